@@ -1,0 +1,331 @@
+"""The life of one ``run`` or ``watch``, as a state machine: ``step(state, event, now) -> (state, effects)``.
+
+::
+
+    OPENING --Opened--> RUNNING --signal, fence lost--> STOPPING --ChildEnded--> DRAINING
+       |                   +---------ChildEnded, by itself-------------------------^  |
+       |                                                                    FlushSettled
+       +--signal, Failed--> CLOSING <-------------------------------------------------+
+                               +--Closed--> ENDED
+
+OPENING owns the session and reconciles the folder; no child runs. RUNNING flushes as the schedule says. STOPPING has
+told the child's group to stop, and kills it at ``kill_at``. DRAINING makes the last flush, after the last process of
+the child's group is gone, until ``end_at``. CLOSING releases the lease. Every phase after a stop was asked for has a
+limit: a budget that runs out moves on by ``Tick``. ``watch`` has no child: it drains at once.
+
+Nothing about transitions is decided elsewhere; ``daemon.py`` performs the effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from math import inf
+
+from authsync.core.clearing import Child
+
+SIGINT, SIGTERM, SIGUSR1 = 2, 15, 10  # the same numbers on Linux; `signals.py` maps macOS's
+CLOSE_BUDGET_S = 3.0
+"""For releasing the lease when nothing presses; a successor otherwise waits for it to expire."""
+MIN_DRAIN_S = 2.0
+"""The last flush gets at least this, whatever the child left of the platform's grace."""
+
+
+class Phase(Enum):
+    """Where the process is."""
+
+    OPENING = auto()
+    RUNNING = auto()
+    STOPPING = auto()
+    DRAINING = auto()
+    CLOSING = auto()
+    ENDED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session is owned and the folder reconciled."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Opening, or starting the child, ended in an error with this exit code."""
+
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """We got a signal."""
+
+    signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChildEnded:
+    """The child and its group are gone; ``code`` as Popen gives it (negative: by that signal)."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderEnded:
+    """The child ended, but processes of its group live on."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class FenceLost:
+    """The session is no longer ours, or was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlushSettled:
+    """The last flush is done; ``stored`` tells whether everything is."""
+
+    stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The lease is released."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time passed."""
+
+
+Event = Opened | Failed | Signalled | ChildEnded | LeaderEnded | FenceLost | FlushSettled | Closed | Tick
+
+
+class Effect(Enum):
+    """What the daemon does on a step."""
+
+    START_CHILD = auto()
+    CANCEL_OPENING = auto()
+    FLUSH_NOW = auto()
+    HURRY = auto()
+    """Shorten the lease, and let no retry pause for long."""
+    KILL_CHILD = auto()
+    DRAIN = auto()
+    """Flush until nothing is left."""
+    KEEP_COPY = auto()
+    """Store what was not flushed beside the line; it needs no token."""
+    CLOSE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class SendSignal:
+    """Send ``signum`` to the child's group."""
+
+    signum: int
+
+
+Effects = tuple[Effect | SendSignal, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The budgets of a stop."""
+
+    stop_timeout_s: float
+    """From the signal to SIGKILL for the child."""
+    grace_s: float
+    """From the signal to the end of everything: the platform kills us then."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """All that the next step depends on."""
+
+    limits: Limits
+    has_child: bool = True
+    phase: Phase = Phase.OPENING
+    signum: int | None = None
+    """The signal that asked us to stop."""
+    child_code: int | None = None
+    child_signalled: bool = False
+    """Somebody signalled the bot: a wipe from now on is not followed."""
+    fenced: bool = False
+    unstored: bool = False
+    failure: int | None = None
+    """The exit code of an error."""
+    kill_at: float = inf
+    end_at: float = inf
+
+    @property
+    def deadline(self) -> float:
+        """When the next Tick matters."""
+        return min(self.kill_at, self.end_at)
+
+    @property
+    def child(self) -> Child:
+        """What clearing has to know."""
+        if self.child_signalled or self.signum is not None or self.fenced:
+            return Child.SIGNALLED
+        return Child.ALIVE if self.child_code is None else Child.ENDED
+
+    @property
+    def exit_code(self) -> int:
+        """Section 2 of the contract."""
+        if self.failure is not None:
+            return self.failure
+        if self.fenced:
+            return 75
+        if self.child_code is not None:
+            code = 128 - self.child_code if self.child_code < 0 else self.child_code
+        else:
+            code = 128 + self.signum if self.has_child and self.signum is not None else 0
+        return 74 if code == 0 and self.unstored else code
+
+
+_ASKS_TO_STOP = frozenset({SIGINT, SIGTERM})
+
+
+def _opened(state: State, _event: Opened, _now: float) -> tuple[State, Effects]:
+    return replace(state, phase=Phase.RUNNING), (Effect.START_CHILD,) if state.has_child else ()
+
+
+def _failed(state: State, event: Failed, now: float) -> tuple[State, Effects]:
+    return _closing(replace(state, failure=event.exit_code), now)
+
+
+def _signalled_opening(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
+    if event.signum not in _ASKS_TO_STOP:
+        return state, ()
+    state, effects = _closing(replace(state, signum=event.signum), now)
+    return state, (Effect.CANCEL_OPENING, Effect.HURRY, *effects)
+
+
+def _signalled_running(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
+    if event.signum == SIGUSR1:
+        return state, (Effect.FLUSH_NOW,)
+    if event.signum not in _ASKS_TO_STOP:
+        return state, (SendSignal(event.signum),)
+    state = replace(
+        state,
+        phase=Phase.STOPPING,
+        signum=event.signum,
+        kill_at=now + state.limits.stop_timeout_s,
+        end_at=now + max(state.limits.grace_s, state.limits.stop_timeout_s + MIN_DRAIN_S),
+    )
+    if not state.has_child:
+        return _draining(state, now, Effect.HURRY)
+    return state, (SendSignal(event.signum), Effect.FLUSH_NOW, Effect.HURRY)
+
+
+def _signalled_stopping(state: State, event: Signalled, _now: float) -> tuple[State, Effects]:
+    return state, (SendSignal(event.signum),)
+
+
+def _signalled_draining(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
+    if event.signum not in _ASKS_TO_STOP or state.signum is not None:
+        return state, ()  # it never cancels the flush
+    return replace(state, signum=event.signum, end_at=min(state.end_at, now + state.limits.grace_s)), (Effect.HURRY,)
+
+
+def _leader_ended(state: State, event: LeaderEnded, now: float) -> tuple[State, Effects]:
+    state = replace(
+        state,
+        phase=Phase.STOPPING,
+        child_code=event.code,
+        child_signalled=state.child_signalled or event.code < 0,
+        kill_at=min(state.kill_at, now + state.limits.stop_timeout_s),
+    )
+    return state, (SendSignal(SIGTERM), Effect.FLUSH_NOW)
+
+
+def _child_ended(state: State, event: ChildEnded, now: float) -> tuple[State, Effects]:
+    code = event.code if state.child_code is None else state.child_code
+    state = replace(state, child_code=code, child_signalled=state.child_signalled or code < 0)
+    return _draining(state, now)
+
+
+def _fence_lost_opening(state: State, _event: FenceLost, now: float) -> tuple[State, Effects]:
+    state, effects = _closing(replace(state, fenced=True), now)
+    return state, (Effect.CANCEL_OPENING, *effects)
+
+
+def _fence_lost(state: State, _event: FenceLost, now: float) -> tuple[State, Effects]:
+    state = replace(state, fenced=True)
+    if state.phase is Phase.DRAINING or not state.has_child:
+        return _draining(replace(state, end_at=now + state.limits.grace_s), now)
+    if state.phase is Phase.STOPPING:
+        return state, ()
+    limits = state.limits
+    state = replace(
+        state,
+        phase=Phase.STOPPING,
+        kill_at=now + limits.stop_timeout_s,
+        end_at=now + limits.stop_timeout_s + limits.grace_s,
+    )
+    return state, (SendSignal(SIGTERM),)
+
+
+def _settled(state: State, event: FlushSettled, now: float) -> tuple[State, Effects]:
+    return _closing(replace(state, unstored=not event.stored), now)
+
+
+def _closed(state: State, _event: Closed, _now: float) -> tuple[State, Effects]:
+    return replace(state, phase=Phase.ENDED, kill_at=inf, end_at=inf), ()
+
+
+def _tick_stopping(state: State, _event: Tick, now: float) -> tuple[State, Effects]:
+    if now >= state.end_at:  # not even SIGKILL ended the group (it hangs in the kernel): flush what there is
+        return _draining(replace(state, end_at=now), now)
+    if now >= state.kill_at:
+        return replace(state, kill_at=inf), (Effect.KILL_CHILD,)
+    return state, ()
+
+
+def _tick_draining(state: State, _event: Tick, now: float) -> tuple[State, Effects]:
+    return _closing(replace(state, unstored=True), now) if now >= state.end_at else (state, ())
+
+
+def _tick_closing(state: State, _event: Tick, now: float) -> tuple[State, Effects]:
+    return _closed(state, Closed(), now) if now >= state.end_at else (state, ())
+
+
+def _draining(state: State, now: float, *first: Effect) -> tuple[State, Effects]:
+    end_at = min(max(state.end_at, now + MIN_DRAIN_S), now + max(state.limits.grace_s, MIN_DRAIN_S))
+    state = replace(state, phase=Phase.DRAINING, kill_at=inf, end_at=end_at)
+    return state, (*first, Effect.KEEP_COPY if state.fenced else Effect.DRAIN)
+
+
+def _closing(state: State, now: float) -> tuple[State, Effects]:
+    return replace(state, phase=Phase.CLOSING, kill_at=inf, end_at=now + CLOSE_BUDGET_S), (Effect.CLOSE,)
+
+
+_Handler = Callable[..., tuple[State, Effects]]
+
+TRANSITIONS: dict[tuple[Phase, type[Event]], _Handler] = {
+    (Phase.OPENING, Opened): _opened,
+    (Phase.OPENING, Failed): _failed,
+    (Phase.OPENING, Signalled): _signalled_opening,
+    (Phase.OPENING, FenceLost): _fence_lost_opening,
+    (Phase.RUNNING, Failed): _failed,
+    (Phase.RUNNING, Signalled): _signalled_running,
+    (Phase.RUNNING, LeaderEnded): _leader_ended,
+    (Phase.RUNNING, ChildEnded): _child_ended,
+    (Phase.RUNNING, FenceLost): _fence_lost,
+    (Phase.STOPPING, Signalled): _signalled_stopping,
+    (Phase.STOPPING, LeaderEnded): _leader_ended,
+    (Phase.STOPPING, ChildEnded): _child_ended,
+    (Phase.STOPPING, FenceLost): _fence_lost,
+    (Phase.STOPPING, Tick): _tick_stopping,
+    (Phase.DRAINING, Signalled): _signalled_draining,
+    (Phase.DRAINING, FenceLost): _fence_lost,
+    (Phase.DRAINING, FlushSettled): _settled,
+    (Phase.DRAINING, Tick): _tick_draining,
+    (Phase.CLOSING, Closed): _closed,
+    (Phase.CLOSING, Tick): _tick_closing,
+}
+
+
+def step(state: State, event: Event, now: float) -> tuple[State, Effects]:
+    """The next state and what to do. An event that means nothing in this phase changes nothing."""
+    handler = TRANSITIONS.get((state.phase, type(event)))
+    return (state, ()) if handler is None else handler(state, event, now)
