@@ -1,0 +1,29 @@
+"""Signal handlers, installed before any heavy import: as PID 1 a signal that finds no handler is lost.
+
+The handlers only post to a ``SimpleQueue``: its ``put`` is reentrant, ``queue.Queue``'s deadlocks in a handler.
+"""
+
+from __future__ import annotations
+
+import signal
+from queue import SimpleQueue
+from types import FrameType
+
+FORWARDED = tuple(
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT", "SIGALRM")
+    if hasattr(signal, name)
+)
+
+mailbox: SimpleQueue[object] = SimpleQueue()
+"""What the main thread reads; a signal arrives as its number (``signal.Signals``)."""
+
+
+def _post(signum: int, _frame: FrameType | None) -> None:
+    mailbox.put(signal.Signals(signum))
+
+
+def install() -> None:
+    """Route all signals that we forward or act on into the mailbox."""
+    for signum in FORWARDED:
+        signal.signal(signum, _post)
