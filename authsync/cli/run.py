@@ -1,0 +1,80 @@
+"""``authsync run`` and ``authsync watch``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from authsync import config
+from authsync.cli import options
+from authsync.errors import AuthsyncError
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="""\b
+Examples:
+  authsync run -- node server.js
+  authsync run --dir sessions --session-id bot-2 -- npm start
+  DATABASE_URL=embedded: authsync run -- node server.js""",
+)
+@options.supervising
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@click.pass_context
+def run(ctx: click.Context, /, command: tuple[str, ...], **_: Any) -> int:  # noqa: ANN401 - read by options.run_settings
+    """Restore the folder, run COMMAND, store every change; exit with COMMAND's code."""
+    if not command:
+        raise options.usage("there is no command to run", hint="authsync run -- node server.js")
+    options.set_log_up(ctx)
+    if ctx.params["database_url"] == config.OFF:
+        _run_alone(command)
+    return _supervise(ctx, command)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  authsync watch --dir /shared/auth_info""",
+)
+@options.supervising
+@click.pass_context
+def watch(ctx: click.Context, /, **_: Any) -> int:  # noqa: ANN401 - read by options.run_settings
+    """Restore the folder, then store every change, where another container runs the bot."""
+    options.set_log_up(ctx)
+    return _supervise(ctx, ())
+
+
+def _supervise(ctx: click.Context, command: tuple[str, ...]) -> int:
+    settings = options.run_settings(ctx, command)
+    # Threads, watchdog and psycopg: only now.
+    from authsync import log  # noqa: PLC0415
+    from authsync.daemon import Daemon  # noqa: PLC0415
+    from authsync.platform import detect  # noqa: PLC0415
+
+    if detect(os.environ).grace_unset:
+        log.get().warning("grace_unset")
+    ended = Daemon(settings).run()
+    if ended.error is not None and ended.exit_code == ended.error.exit_code:
+        raise ended.error
+    if not ended.closed:
+        # Some thread still waits on the network, and would hold the interpreter's exit up.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.exit_code)
+    return ended.exit_code
+
+
+def _run_alone(command: tuple[str, ...]) -> None:
+    """Become the command: nothing is restored and nothing is stored."""
+    from authsync import log  # noqa: PLC0415 - see above
+    from authsync.child import environment, find_command  # noqa: PLC0415
+
+    log.get().warning("switched_off")
+    program = find_command(command)
+    try:
+        os.execve(program, list(command), environment(os.environ))  # noqa: S606 - running it is what was asked
+    except OSError as error:
+        raise AuthsyncError(f"the command cannot be started: {error.strerror}", hint="check its first line") from error

@@ -1,0 +1,332 @@
+"""The line: what is stored of one session that we own, and one flush of the folder into it.
+
+One flush, from paths to commit: look (directory) -> plan (core/flushplan) -> snapshot if the plan wants one -> push
+(one statement, store/files) -> remember. A push whose answer was lost is kept and resent, identical, before anything
+newer.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from authsync.core.clearing import Child
+from authsync.core.debounce import Batch
+from authsync.core.flushplan import Absence, Before, FlushPlan, Note, Version, plan_flush
+from authsync.core.identity import Identity
+from authsync.core.manifest import Manifest, is_creds
+from authsync.core.ownership import HOLDING, NoRow
+from authsync.core.torn import OPAQUE_AFTER_S, StoredForm, parses
+from authsync.directory import Directory
+from authsync.errors import BugError, FencedError, MissingSchemaError, TombstoneError
+from authsync.store import files, leases, schema, snapshots
+from authsync.store.connection import Connection, Database, Trying
+from authsync.store.files import Push, Row, View
+from authsync.store.leases import Fence, Start
+
+
+@dataclass(slots=True, kw_only=True)
+class Report:
+    """What one flush did."""
+
+    revision: int
+    files: int = 0
+    removed: int = 0
+    bytes: int = 0
+    took_ms: float = 0.0
+    snapshot: int | None = None
+    notes: list[Note] = field(default_factory=list)
+    look_again: dict[str, float] = field(default_factory=dict)
+    looked: frozenset[str] = frozenset()
+    """What was read."""
+    unsynced: dict[str, str] = field(default_factory=dict)
+    unsupported: dict[str, str] = field(default_factory=dict)
+    held_until: float | None = None
+    """When the last deletion that is held gets decided."""
+    rescan: bool = False
+    put_back: bool = False
+    """The database had been put back to an older state, and was written again."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether a revision was committed."""
+        return bool(self.files or self.removed)
+
+
+class Line:
+    """What the database holds of the session, as its owner knows it. Used by one thread."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        directory: Directory,
+        start: Start,
+        fence: Fence,
+        revision: int,
+        manifest: Manifest,
+        identities: dict[str, Identity],
+        watching: bool = False,
+    ) -> None:
+        self.db = db
+        self.directory = directory
+        self.fence = fence
+        self.revision = revision
+        self.manifest = manifest
+        self.identities = identities
+        self._start = start
+        self._watching = watching
+        self._missing: dict[str, float] = {}
+        self._cleared: frozenset[str] = frozenset()
+        self._json: set[str] = set()
+        self._opaque: set[str] = set()
+        self._unsettled: tuple[Push, FlushPlan] | None = None
+
+    @property
+    def paired(self) -> bool:
+        """Whether any stored bot is paired."""
+        return any(identity.paired for identity in self.identities.values())
+
+    def flush(self, batch: Batch, *, child: Child, trying: Trying) -> Report:
+        """Store what changed among ``batch``.
+
+        Raises:
+            UnreachableError: the database is away; flush the same batch again later.
+            FencedError, TombstoneError: the session is no longer ours.
+        """
+        began = time.monotonic()
+        report = Report(revision=self.revision)
+        try:
+            self._settle(trying, report)
+            self._flush(batch, child, trying, report)
+        except (_PutBackError, MissingSchemaError):
+            self._adopt_what_is_there(trying)
+            report.put_back = True
+            self._flush(Batch(paths=batch.paths, scan=True), child, trying, report)
+        report.revision = self.revision
+        report.took_ms = round((time.monotonic() - began) * 1000, 1)
+        return report
+
+    def take_snapshot(self, reason: str, *, trying: Trying, note: str | None = None) -> int | None:
+        """Keep the line as it is now.
+
+        Returns:
+            The snapshot's number; None where nothing was ever stored.
+        """
+        taken = self.db.retrying(
+            lambda connection: snapshots.take(
+                connection, self.db, self.fence, reason=reason, paired=self.paired, note=note
+            ),
+            trying,
+        )
+        if isinstance(taken, NoRow):
+            self._raise(taken)
+        return taken
+
+    def keep_copy(self, note: str, *, trying: Trying) -> int | None:
+        """Keep the folder as it is beside the line; needs no lease. None where it is empty."""
+        scan = self.directory.scan()
+        if not len(scan.manifest):
+            return None
+        return self.db.retrying(
+            lambda connection: snapshots.keep_copy(
+                connection,
+                self.db,
+                self.fence.session_id,
+                totals=scan.manifest.totals,
+                revision=self.revision,
+                paired=self.paired,
+                note=note,
+                rows=self._rows_of(scan.manifest),
+            ),
+            trying,
+        )
+
+    def read_stored(self, paths: Iterable[str], *, trying: Trying) -> dict[str, bytes]:
+        """The stored contents of ``paths``."""
+        wanted = list(paths)
+        return self.db.retrying(
+            lambda connection: {
+                path: bytes(content)
+                for path, content, _ in files.stream_files(
+                    connection, self.db, View(session_id=self.fence.session_id), paths=wanted
+                )
+            },
+            trying,
+        )
+
+    def push_rows(self, rows: Iterable[Row], *, trying: Trying) -> None:
+        """Store ``rows`` as they are, as one revision: an import."""
+        plan = FlushPlan(
+            write={
+                row.path: Version(content=row.content, entry=row.entry, still_s=0.0, stored=StoredForm.NOTHING)
+                for row in rows
+            }
+        )
+        self._push(plan, trying)
+
+    def _flush(self, batch: Batch, child: Child, trying: Trying, report: Report) -> None:
+        seen = self.look(batch, trying, report)
+        gone = [path for path, what in seen.items() if what is Absence.MISSING and is_creds(path)]
+        before = Before(
+            line=self.manifest,
+            identities=self.identities,
+            missing_since=self._missing,
+            cleared=self._cleared,
+            child=child,
+            watching=self._watching,
+        )
+        plan = plan_flush(before, seen, twins=self.directory.rewritten(gone), now=time.monotonic())
+        self.carry_out(plan, trying, report)
+
+    def carry_out(self, plan: FlushPlan, trying: Trying, report: Report) -> None:
+        """Perform a plan, and tell of it in ``report``."""
+        if plan.snapshot is not None:
+            report.snapshot = self.take_snapshot(plan.snapshot, trying=trying)
+        if plan.write or plan.remove:
+            self._push(plan, trying)
+            self._count(plan, report)
+        self._remember(plan)
+        report.notes.extend(plan.notes)
+        report.look_again = plan.look_again
+        report.held_until = max((at for path, at in plan.look_again.items() if path in plan.missing), default=None)
+        report.rescan = report.rescan or plan.rescan
+
+    def look(self, batch: Batch, trying: Trying, report: Report) -> dict[str, Version | Absence]:
+        """Read what may have changed. Only a scan costs what exists; all else costs what changed."""
+        paths = {path for path in batch.paths if self.directory.belongs(path)} | self._missing.keys()
+        if batch.scan:
+            scan = self.directory.scan()
+            delta = self.manifest.delta_to(scan.manifest)
+            paths |= delta.changed.keys() | {path for path in delta.removed if path not in scan.unsynced}
+            report.unsynced.update(scan.unsynced)
+            report.unsupported.update(scan.unsupported)
+        reads = self.directory.read(sorted(paths), on_unsynced=report.unsynced.__setitem__)
+        report.looked |= reads.keys()
+        return {
+            path: Version(
+                content=what.content,
+                entry=what.entry,
+                still_s=what.still_s,
+                stored=self._form(path, what.content, what.still_s, trying),
+            )
+            if not isinstance(what, Absence)
+            else what
+            for path, what in reads.items()
+        }
+
+    def _form(self, path: str, content: bytes, still_s: float, trying: Trying) -> StoredForm:
+        """What is stored at ``path``. A ``.json`` counts as JSON until a file that stays odd makes us look."""
+        entry = self.manifest.get(path)
+        if entry is None:
+            return StoredForm.NOTHING
+        if entry.size_bytes == 0:
+            return StoredForm.EMPTY
+        if path in self._opaque or not path.endswith(".json"):
+            return StoredForm.OPAQUE
+        if path not in self._json and content and still_s >= OPAQUE_AFTER_S and not parses(content):
+            stored = self.read_stored([path], trying=trying).get(path, b"")
+            (self._json if parses(stored) else self._opaque).add(path)
+        return StoredForm.OPAQUE if path in self._opaque else StoredForm.JSON
+
+    def _push(self, plan: FlushPlan, trying: Trying) -> None:
+        push = Push(
+            push_id=str(uuid.uuid4()),
+            fence=self.fence,
+            revision=self.revision,
+            totals=self.manifest.totals_after(plan.delta),
+            state=plan.state,
+            rows=[Row(path, version.content, version.entry) for path, version in plan.write.items()],
+            removed=sorted(plan.remove),
+        )
+        self._unsettled = (push, plan)
+        self._send(trying)
+
+    def _send(self, trying: Trying) -> None:
+        assert self._unsettled is not None
+        push, plan = self._unsettled
+        outcome = self.db.retrying(
+            lambda connection: files.push(connection, self.db, push, ttl_s=HOLDING.ttl_s),
+            trying,
+            timeout_s=push.timeout_s,
+        )
+        self._unsettled = None
+        if isinstance(outcome, NoRow) and outcome is not NoRow.OWN_COMMIT:
+            self._raise(outcome)
+        self.revision = push.revision + 1
+        self.manifest.apply(plan.delta)
+        for bot in [bot for bot in self.identities if bot not in self.manifest.bots]:
+            del self.identities[bot]
+        self.identities.update(plan.identities)
+        self._json.difference_update(plan.write)
+        self._opaque.difference_update(plan.write)
+        self._opaque.update(
+            path for path, version in plan.write.items() if path.endswith(".json") and not parses(version.content)
+        )
+
+    def _settle(self, trying: Trying, report: Report) -> None:
+        """Resend a push whose outcome is unknown, identical; newer changes wait."""
+        if self._unsettled is not None:
+            _, plan = self._unsettled
+            self._send(trying)
+            self._count(plan, report)
+            self._remember(plan)
+            report.notes.extend(plan.notes)
+
+    def _count(self, plan: FlushPlan, report: Report) -> None:
+        report.files += len(plan.write)
+        report.removed += len(plan.remove)
+        report.bytes += sum(version.entry.size_bytes for version in plan.write.values())
+
+    def _remember(self, plan: FlushPlan) -> None:
+        self._missing = {path: since for path, since in plan.missing.items() if path in self.manifest}
+        self._cleared = plan.cleared
+
+    @staticmethod
+    def _raise(cause: NoRow) -> NoReturn:
+        if cause is NoRow.FENCED:
+            raise FencedError("another owner holds the session now", hint="this one writes nothing more")
+        if cause is NoRow.TOMBSTONE:
+            raise TombstoneError("the session was deleted", hint="start the bot again to pair it anew")
+        if cause is NoRow.PUT_BACK:
+            raise _PutBackError
+        raise BugError(f"a statement ended in {cause}")
+
+    def _adopt_what_is_there(self, trying: Trying) -> None:
+        """The database was put back: own what it holds now, keep that as a snapshot, and compare everything."""
+
+        def acquire(connection: Connection) -> leases.Lease | None:
+            schema.ensure(connection, self.db)
+            return leases.acquire(
+                connection,
+                self.db,
+                self.fence.session_id,
+                self._start,
+                ttl_s=HOLDING.ttl_s,
+                any_scope=True,
+                least_token=self.fence.token,
+            )
+
+        lease = self.db.retrying(acquire, trying)
+        if lease is None:
+            raise FencedError("another owner holds the session now", hint="this one writes nothing more")
+        self.fence, self.revision = lease.fence, lease.head.revision
+        self.take_snapshot("diverged", trying=trying, note="the database was put back")
+        self.manifest = self.db.retrying(
+            lambda connection: files.read_manifest(connection, self.db, View(session_id=self.fence.session_id)),
+            trying,
+        )
+        self._missing, self._unsettled = {}, None
+        self._json.clear()
+        self._opaque.clear()
+
+    def _rows_of(self, manifest: Manifest) -> Iterable[Row]:
+        reads = self.directory.read(list(manifest), on_unsynced=lambda _path, _reason: None)
+        return [Row(path, what.content, what.entry) for path, what in reads.items() if not isinstance(what, Absence)]
+
+
+class _PutBackError(Exception):
+    """The stored session is older than what we wrote, or gone."""
