@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 from queue import Empty
-from signal import SIGKILL, Signals
+from signal import SIGKILL, SIGUSR1, Signals
 
 from authsync import __version__, log, signals
 from authsync.child import Child, find_command
@@ -70,7 +70,7 @@ class Daemon:
         self._hourly_at = inf
         self._paired_scan_at = inf
         self._on_message: dict[type, Callable[..., None]] = {
-            Signals: lambda message, now: self._step(lifecycle.Signalled(int(message)), now),
+            Signals: self._signalled,
             Woken: lambda _message, now: self._folder.collect(now),
             FlushDone: self._flush_done,
             FlushFailed: self._flush_failed,
@@ -189,6 +189,9 @@ class Daemon:
         if state.fenced:
             return "fence lost"
         return Signals(state.signum).name if state.signum is not None else "child ended"
+
+    def _signalled(self, signum: Signals, now: float) -> None:
+        self._step(lifecycle.FlushAsked() if signum is SIGUSR1 else lifecycle.Signalled(int(signum)), now)
 
     # What became of a job
 

@@ -43,6 +43,8 @@ from authsync.store.snapshots import Kept
 ORDER_TIMEOUT_S = 60.0
 """How long a one-shot waits for the owner to carry its order out: a flush and a snapshot."""
 ORDER_POLL_S = 0.3
+DELETE_TIMEOUT_S = 300.0
+"""Removing the rows of a large session with all its history."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +142,7 @@ class OneShot:
             self._write_clean(now[0].revision, restored.manifest.digest)
             return restored
 
-        restored = self._db.call(attempt, timeout_s=3600.0)
+        restored = self._db.call(attempt)
         self._marker.unlock()
         return restored, aside
 
@@ -193,7 +195,7 @@ class OneShot:
                     progress=progress,
                 )
 
-        return self._db.call(attempt, timeout_s=3600.0)
+        return self._db.call(attempt)
 
     def _restore_point(
         self, connection: Connection, number: int | None, at: datetime | timedelta | None
@@ -317,7 +319,7 @@ class OneShot:
         """
         ensure_schema(self._opening, self._trying)
         with self._owned(any_scope=True) as lease:
-            deleted = self._db.call(lambda c: sessions.delete(c, self._db, lease.fence), timeout_s=3600.0)
+            deleted = self._db.call(lambda c: sessions.delete(c, self._db, lease.fence), timeout_s=DELETE_TIMEOUT_S)
             return deleted and lease.head.revision > 0
 
     @contextmanager

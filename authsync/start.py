@@ -265,7 +265,9 @@ def _carry_out(opening: Opening, lease: Lease, plan: Plan, scan: Scan, trying: T
             )
             return line
         case Outcome.START_FRESH:
-            opening.directory.remove([*scan.manifest, *scan.twins])
+            if scan.manifest or scan.twins:
+                write_restoring(opening)
+                opening.directory.remove([*scan.manifest, *scan.twins])
             opening.tell("session_absent", session=opening.settings.session_id)
             opening.tell("fresh_start", state=lease.head.state.value)
             return load_line(opening, lease, trying)
@@ -303,8 +305,7 @@ def restore_line(opening: Opening, lease: Lease, scan: Scan, trying: Trying) -> 
                 local = opening.directory.scan()  # another try finds what this one left
                 raise
 
-    # Reading and writing 50,000 files has no limit of its own but the connection's: it ends when the rows stop coming.
-    restored = opening.db.retrying(attempt, trying, timeout_s=trying.budget_s)
+    restored = opening.db.retrying(attempt, trying)
     line = _line(opening, lease, manifest=restored.manifest, identities=restored.identities)
     return line, restored
 

@@ -19,10 +19,10 @@ Examples:
   authsync backup --dry-run --json""",
 )
 @options.common
-@click.option("--reason", metavar="TEXT", help="A note that the snapshot carries.")
-@click.option("--force", is_flag=True, help="Store the folder over a newer state, after a snapshot of that.")
-@click.option("--dry-run", is_flag=True, help="Print what would change.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options.option("--reason", metavar="TEXT", help="A note that the snapshot carries.")
+@options.option("--force", is_flag=True, help="Store the folder over a newer state, after a snapshot of that.")
+@options.option("--dry-run", is_flag=True, help="Print what would change.")
+@options.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def backup(
     ctx: click.Context,

@@ -13,7 +13,7 @@ from authsync.cli import options
     epilog="\b\nExamples:\n  authsync delete --session-id old-bot\n  authsync delete --session-id old-bot --yes"
 )
 @options.common
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@options.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_context
 def delete(ctx: click.Context, /, *, yes: bool, **_: Any) -> None:  # noqa: ANN401 - read by options.settings
     """Remove a session's files and history from the database, and leave a tombstone. The folder stays."""

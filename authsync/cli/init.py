@@ -11,7 +11,7 @@ from authsync.cli import options
 
 @click.command(epilog="\b\nExamples:\n  authsync init\n  authsync init --print-sql > schema.sql")
 @options.common
-@click.option("--print-sql", is_flag=True, help="Print the SQL instead of running it; needs no database.")
+@options.option("--print-sql", is_flag=True, help="Print the SQL instead of running it; needs no database.")
 @click.pass_context
 def init(ctx: click.Context, /, *, print_sql: bool, **_: Any) -> None:  # noqa: ANN401 - read by options.settings
     """Create or migrate the database schema. `run` does so by itself where it has the rights."""

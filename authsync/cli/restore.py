@@ -32,15 +32,15 @@ Examples:
   authsync restore --to /tmp/one --only 'user_17/*'""",
 )
 @options.common
-@click.option("--to", "target", type=click.Path(file_okay=False, path_type=Path), help="Another, empty folder.")
-@click.option("--snapshot", type=int, help="This restore point; needs --to.")
-@click.option(
+@options.option("--to", "target", type=click.Path(file_okay=False, path_type=Path), help="Another, empty folder.")
+@options.option("--snapshot", type=int, help="This restore point; needs --to.")
+@options.option(
     "--at", type=options.MOMENT(_moment), help="The state of so long ago (2h) or at a time (ISO); needs --to."
 )
-@click.option("--only", metavar="GLOB", help="These paths alone; needs --to.")
-@click.option("--force", is_flag=True, help="Replace unstored changes; they are kept in DIR.before-TIME.")
-@click.option("--dry-run", is_flag=True, help="Print what would change.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@options.option("--only", metavar="GLOB", help="These paths alone; needs --to.")
+@options.option("--force", is_flag=True, help="Replace unstored changes; they are kept in DIR.before-TIME.")
+@options.option("--dry-run", is_flag=True, help="Print what would change.")
+@options.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.pass_context
 def restore(
     ctx: click.Context,

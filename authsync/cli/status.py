@@ -22,8 +22,8 @@ OWNER_CHANGES = 20
 
 @click.command(epilog="\b\nExamples:\n  authsync status\n  authsync status --json | jq .revision")
 @options.common
-@click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are stable.")
-@click.option("--show-number", is_flag=True, help="Print paired numbers whole.")
+@options.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are stable.")
+@options.option("--show-number", is_flag=True, help="Print paired numbers whole.")
 @click.pass_context
 def status(ctx: click.Context, /, *, as_json: bool, show_number: bool, **_: Any) -> None:  # noqa: ANN401 - as above
     """Tell who owns the session, how fresh it is, and what is not flushed."""

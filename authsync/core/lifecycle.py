@@ -25,7 +25,7 @@ from math import inf
 
 from authsync.core.clearing import Child
 
-SIGINT, SIGTERM, SIGUSR1 = 2, 15, 10  # the same numbers on Linux; `signals.py` maps macOS's
+SIGINT, SIGTERM = 2, 15  # the same numbers everywhere
 CLOSE_BUDGET_S = 3.0
 """For releasing the lease when nothing presses; a successor otherwise waits for it to expire."""
 MIN_DRAIN_S = 2.0
@@ -60,6 +60,11 @@ class Signalled:
     """We got a signal."""
 
     signum: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushAsked:
+    """Somebody wants a flush now (SIGUSR1)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,7 @@ class Tick:
     """Time passed."""
 
 
-Event = Opened | Failed | Signalled | ChildEnded | LeaderEnded | FenceLost | FlushSettled | Closed | Tick
+Event = Opened | Failed | Signalled | FlushAsked | ChildEnded | LeaderEnded | FenceLost | FlushSettled | Closed | Tick
 
 
 class Effect(Enum):
@@ -201,8 +206,6 @@ def _signalled_opening(state: State, event: Signalled, now: float) -> tuple[Stat
 
 
 def _signalled_running(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
-    if event.signum == SIGUSR1:
-        return state, (Effect.FLUSH_NOW,)
     if event.signum not in _ASKS_TO_STOP:
         return state, (SendSignal(event.signum),)
     state = replace(
@@ -215,6 +218,10 @@ def _signalled_running(state: State, event: Signalled, now: float) -> tuple[Stat
     if not state.has_child:
         return _draining(state, now, Effect.HURRY)
     return state, (SendSignal(event.signum), Effect.FLUSH_NOW, Effect.HURRY)
+
+
+def _flush_asked(state: State, _event: FlushAsked, _now: float) -> tuple[State, Effects]:
+    return state, (Effect.FLUSH_NOW,)
 
 
 def _signalled_stopping(state: State, event: Signalled, _now: float) -> tuple[State, Effects]:
@@ -308,6 +315,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], _Handler] = {
     (Phase.OPENING, FenceLost): _fence_lost_opening,
     (Phase.RUNNING, Failed): _failed,
     (Phase.RUNNING, Signalled): _signalled_running,
+    (Phase.RUNNING, FlushAsked): _flush_asked,
     (Phase.RUNNING, LeaderEnded): _leader_ended,
     (Phase.RUNNING, ChildEnded): _child_ended,
     (Phase.RUNNING, FenceLost): _fence_lost,

@@ -194,6 +194,10 @@ class Database:
         )
         return tries(lambda: self.call(operation, timeout_s=timeout_s))
 
+    def still_coming(self, timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
+        """Rows arrive, so the running call gets its time anew: a stream is limited by its pauses, not its size."""
+        self._deadline.move(timeout_s)
+
     def close(self) -> None:
         """Close the connection; the next call makes another."""
         connection, self._connection = self._connection, None
@@ -241,6 +245,11 @@ class _Deadline:
         finally:
             with self._condition:
                 self._at = None
+
+    def move(self, timeout_s: float) -> None:
+        with self._condition:
+            if self._at is not None:
+                self._at = time.monotonic() + timeout_s
 
     def _watch(self) -> None:
         with self._condition:

@@ -210,7 +210,10 @@ def stream_files(
     if paths is not None:
         query, params = READ_SOME_FILES, {**view.params, "paths": list(paths)}
     with connection.cursor(binary=True) as cursor:
-        yield from cursor.stream(db.sql(query), params, size=STREAM_ROWS)
+        for number, row in enumerate(cursor.stream(db.sql(query), params, size=STREAM_ROWS)):
+            if not number % STREAM_ROWS:
+                db.still_coming()
+            yield row
 
 
 def write_copy(connection: Connection, db: Database, view: View, rows: Iterable[Row]) -> None:
