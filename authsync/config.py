@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from authsync.core.lifecycle import MIN_DRAIN_S, Limits
@@ -40,6 +41,19 @@ def parse_duration(text: str) -> float:
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise ValueError(f"{text!r} is not a duration like 250ms, 10s, 2m or 1h")
     return sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+
+
+def parse_moment(text: str) -> datetime | timedelta:
+    """``2h`` (so long ago) or an ISO time; one without a zone is UTC.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return timedelta(seconds=parse_duration(text))
+    except ValueError:
+        moment = datetime.fromisoformat(text)
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def parse_size(text: str) -> int:

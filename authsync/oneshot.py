@@ -5,21 +5,21 @@ from __future__ import annotations
 import fnmatch
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from authsync.config import Settings
-from authsync.core.manifest import Delta, Totals
+from authsync.core.manifest import Delta, Totals, is_creds
 from authsync.core.ownership import HOLDING, Refusal, refusal
-from authsync.core.reconcile import Folder, Outcome, Stored, classify_folder, classify_stored, decide
+from authsync.core.reconcile import Folder, Outcome, SessionState, Stored, classify_folder, classify_stored, decide
 from authsync.directory import Directory
 from authsync.errors import FolderError, OwnedError, UsageError
 from authsync.leasethread import LeaseThread, Outage
 from authsync.marker import Mark, Marker
-from authsync.restore import Progress, Restored, restore, restore_to
+from authsync.restore import Progress, Restored, read_difference, restore, restore_to
 from authsync.start import (
     Opening,
     Tell,
@@ -36,7 +36,7 @@ from authsync.start import (
 )
 from authsync.store import files, leases, schema, sessions, snapshots
 from authsync.store.connection import Connection, Database, Patience, Trying
-from authsync.store.files import View
+from authsync.store.files import Row, View
 from authsync.store.leases import Lease, Order
 from authsync.store.snapshots import Kept
 
@@ -58,6 +58,17 @@ class BackedUp:
     changed: int
     removed: int
     snapshot: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RolledBack:
+    """What a rollback did."""
+
+    revision: int
+    written: int
+    removed: int
+    snapshot_before: int | None
+    """The state that it replaced."""
 
 
 class OneShot:
@@ -191,7 +202,7 @@ class OneShot:
                     directory,
                     view,
                     totals,
-                    wanted=None if only is None else lambda path: fnmatch.fnmatchcase(path, only),
+                    wanted=_matching(only),
                     progress=progress,
                 )
 
@@ -309,6 +320,36 @@ class OneShot:
             hint="see its log; its own flushes go on",
         )
 
+    # rollback
+
+    def rollback(self, *, snapshot: int | None, at: datetime | timedelta | None, only: str | None) -> RolledBack:
+        """Make an older restore point, or the part of it that ``only`` names, the live state, as a new revision.
+
+        Raises:
+            OwnedError: a running process owns the session.
+            UsageError: there is no such restore point.
+            DamagedError: it is not whole.
+        """
+        ensure_schema(self._opening, self._trying)
+        with self._owned() as lease:
+            line = load_line(self._opening, lease, self._trying)
+
+            def read(connection: Connection) -> tuple[Delta, list[Row]]:
+                with files.one_moment(connection):
+                    view, totals = self._restore_point(connection, snapshot, at)
+                    return read_difference(connection, self._db, view, totals, line.manifest, wanted=_matching(only))
+
+            delta, rows = self._db.retrying(read, self._trying)
+            before = line.take_snapshot("rollback", trying=self._trying, note="before a rollback")
+            if delta:
+                live = line.manifest.bots or any(is_creds(path) for path in delta.changed)
+                line.push_rows(
+                    rows, removed=delta.removed, state=SessionState.LIVE if live else None, trying=self._trying
+                )
+        return RolledBack(
+            revision=line.revision, written=len(delta.changed), removed=len(delta.removed), snapshot_before=before
+        )
+
     # delete
 
     def delete(self) -> bool:
@@ -341,6 +382,10 @@ class OneShot:
             renewing.stop(HOLDING.renew_s)
             self._db.call(lambda c: leases.release(c, self._db, lease.fence, outcome=outcome))
             self._marker.unlock()
+
+
+def _matching(glob: str | None) -> Callable[[str], bool]:
+    return lambda path: glob is None or fnmatch.fnmatchcase(path, glob)
 
 
 def _numbers(kept: list[Kept]) -> str:

@@ -15,13 +15,13 @@ from queue import Queue
 from typing import Self
 
 from authsync.core.identity import Identity, read_identity
-from authsync.core.manifest import Entry, Manifest, Totals, folder_of, is_creds
+from authsync.core.manifest import Delta, Entry, Manifest, Totals, content_entry, folder_of, is_creds
 from authsync.core.names import is_twin
 from authsync.directory import Directory, Scan, Writer
 from authsync.errors import DamagedError
 from authsync.store import files, sessions
 from authsync.store.connection import Connection, Database
-from authsync.store.files import View
+from authsync.store.files import Row, View
 
 WRITERS = 2
 """Threads that write while the next rows are read: creating files is most of a restore, and waits on the kernel."""
@@ -150,7 +150,7 @@ def restore_to(
     view: View,
     totals: Totals,
     *,
-    wanted: Callable[[str], bool] | None,
+    wanted: Callable[[str], bool],
     progress: Progress = lambda _files, _bytes: None,
 ) -> Restored:
     """Write a restore point, or the ``wanted`` part of it, into an empty folder that no bot runs in.
@@ -161,7 +161,7 @@ def restore_to(
     began = time.monotonic()
     stored = files.read_manifest(connection, db, view)
     _check(stored, totals)
-    paths = frozenset(path for path in stored if wanted is None or wanted(path))
+    paths = frozenset(path for path in stored if wanted(path))
     with directory.writing(staged=False) as writer:
         manifest, identities = _write(connection, db, view, writer, paths=paths, progress=progress)
     missing = next((path for path in paths if manifest.get(path) != stored.get(path)), None)
@@ -174,6 +174,35 @@ def restore_to(
         files_removed=0,
         took_ms=round((time.monotonic() - began) * 1000, 1),
     )
+
+
+def read_difference(
+    connection: Connection,
+    db: Database,
+    view: View,
+    totals: Totals,
+    line: Manifest,
+    *,
+    wanted: Callable[[str], bool],
+) -> tuple[Delta, list[Row]]:
+    """What turns ``line`` into a restore point, as far as ``wanted``, and the contents that this takes.
+
+    Raises:
+        DamagedError: as ``restore``.
+    """
+    target = files.read_manifest(connection, db, view)
+    _check(target, totals)
+    whole = line.delta_to(target)
+    delta = Delta(
+        changed={path: entry for path, entry in whole.changed.items() if wanted(path)},
+        removed=frozenset(path for path in whole.removed if wanted(path)),
+    )
+    rows = []
+    for path, content, _ in files.stream_files(connection, db, view, paths=delta.changed):
+        if content_entry(content) != delta.changed[path]:
+            raise _damage(f"the stored file {path} does not match its digest")
+        rows.append(Row(path, content, delta.changed[path]))
+    return delta, rows
 
 
 class _Writers:

@@ -19,6 +19,7 @@ from authsync.core.flushplan import Absence, Before, FlushPlan, Note, Version, p
 from authsync.core.identity import Identity
 from authsync.core.manifest import Manifest, is_creds
 from authsync.core.ownership import HOLDING, NoRow
+from authsync.core.reconcile import SessionState
 from authsync.core.torn import OPAQUE_AFTER_S, StoredForm, parses
 from authsync.directory import Directory
 from authsync.errors import BugError, FencedError, MissingSchemaError, TombstoneError
@@ -158,13 +159,22 @@ class Line:
             trying,
         )
 
-    def push_rows(self, rows: Iterable[Row], *, trying: Trying) -> None:
-        """Store ``rows`` as they are, as one revision: an import."""
+    def push_rows(
+        self,
+        rows: Iterable[Row],
+        *,
+        trying: Trying,
+        removed: Iterable[str] = (),
+        state: SessionState | None = None,
+    ) -> None:
+        """Store ``rows`` as they are, as one revision: an import, a rollback."""
         plan = FlushPlan(
             write={
                 row.path: Version(content=row.content, entry=row.entry, still_s=0.0, stored=StoredForm.NOTHING)
                 for row in rows
-            }
+            },
+            remove=set(removed),
+            state=state,
         )
         self._push(plan, trying)
 

@@ -14,6 +14,7 @@ from authsync.cli.delete import delete
 from authsync.cli.init import init
 from authsync.cli.options import wants_traceback
 from authsync.cli.restore import restore
+from authsync.cli.rollback import rollback
 from authsync.cli.run import run, watch
 from authsync.cli.status import status
 from authsync.core.names import mask_numbers
@@ -36,7 +37,7 @@ def authsync() -> None:
     """
 
 
-for _command in (run, watch, restore, backup, status, delete, init):
+for _command in (run, watch, restore, rollback, backup, status, delete, init):
     authsync.add_command(_command)
 
 

@@ -42,11 +42,7 @@ DURATION = _Parsed("duration", config.parse_duration)
 SIZE = _Parsed("size", config.parse_size)
 SESSION_ID = _Parsed("text", config.check_session_id)
 KEEP = _Parsed("policy", parse_keep)
-
-
-def MOMENT(parse: Callable[[str], Any]) -> click.ParamType[Any]:  # noqa: N802 - a type, as the constants above
-    """A point in time, as ``parse`` reads it."""
-    return _Parsed("time", parse)
+MOMENT = _Parsed("time", config.parse_moment)
 
 
 def option(flag: str, *more: str, **attributes: Any) -> Callable[[F], F]:  # noqa: ANN401 - click's own

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,6 @@ import click
 
 from authsync.cli import options
 from authsync.cli.progress import Progress
-from authsync.config import parse_duration
-
-
-def _moment(text: str) -> datetime | timedelta:
-    """``2h`` (ago) or an ISO time; one without a zone is UTC."""
-    try:
-        return timedelta(seconds=parse_duration(text))
-    except ValueError:
-        moment = datetime.fromisoformat(text)
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 @click.command(
@@ -34,9 +24,7 @@ Examples:
 @options.common
 @options.option("--to", "target", type=click.Path(file_okay=False, path_type=Path), help="Another, empty folder.")
 @options.option("--snapshot", type=int, help="This restore point; needs --to.")
-@options.option(
-    "--at", type=options.MOMENT(_moment), help="The state of so long ago (2h) or at a time (ISO); needs --to."
-)
+@options.option("--at", type=options.MOMENT, help="The state of so long ago (2h) or at a time (ISO); needs --to.")
 @options.option("--only", metavar="GLOB", help="These paths alone; needs --to.")
 @options.option("--force", is_flag=True, help="Replace unstored changes; they are kept in DIR.before-TIME.")
 @options.option("--dry-run", is_flag=True, help="Print what would change.")
