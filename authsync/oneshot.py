@@ -19,21 +19,9 @@ from authsync.directory import Directory
 from authsync.errors import FolderError, OwnedError, UsageError
 from authsync.leasethread import LeaseThread, Outage
 from authsync.marker import Mark, Marker
+from authsync.reconcile import flush_local, import_old_table, inspect, load_line, write_marker, write_restoring
 from authsync.restore import Progress, Restored, read_difference, restore, restore_to
-from authsync.start import (
-    Opening,
-    Tell,
-    acquire,
-    ensure_schema,
-    flush_local,
-    import_old_table,
-    inspect,
-    load_line,
-    make_directory,
-    new_start,
-    write_marker,
-    write_restoring,
-)
+from authsync.start import Opening, Tell, acquire, ensure_schema, make_directory, new_start
 from authsync.store import files, leases, schema, sessions, snapshots
 from authsync.store.connection import Connection, Database, Patience, Trying
 from authsync.store.files import Row, View

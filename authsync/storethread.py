@@ -17,18 +17,8 @@ from authsync.core.retention import to_forget
 from authsync.errors import AuthsyncError, BugError, DamagedError, FencedError, TombstoneError
 from authsync.leasethread import LeaseThread, Outage
 from authsync.marker import Marker
-from authsync.start import (
-    Opening,
-    acquire,
-    ensure_schema,
-    flush_local,
-    inspect,
-    load_line,
-    make_directory,
-    new_start,
-    open_session,
-    write_marker,
-)
+from authsync.reconcile import flush_local, inspect, load_line, open_session, write_marker
+from authsync.start import Opening, acquire, ensure_schema, make_directory, new_start
 from authsync.store import embedded, leases, snapshots
 from authsync.store.connection import Database, Patience, Trying
 from authsync.store.leases import Lease, Order
