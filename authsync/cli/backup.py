@@ -38,11 +38,11 @@ def backup(
     options.set_log_up(ctx)
     settings = options.settings(ctx)
     from authsync import log  # noqa: PLC0415 - psycopg and structlog: not for --help
-    from authsync.oneshot import OneShot  # noqa: PLC0415
+    from authsync.oneshot.backup import Backup  # noqa: PLC0415
     from authsync.store.connection import Database  # noqa: PLC0415
 
     with Database(settings.database_url, settings.schema) as db:
-        oneshot = OneShot(settings, db, command="backup", tell=log.get().info)
+        oneshot = Backup(settings, db, command="backup", tell=log.get().info)
         if dry_run:
             delta = oneshot.plan_backup()
             if as_json:

@@ -26,9 +26,9 @@ def delete(ctx: click.Context, /, *, yes: bool, **_: Any) -> None:  # noqa: ANN4
             err=True,
         )
     from authsync import log  # noqa: PLC0415 - psycopg and structlog: not for --help
-    from authsync.oneshot import OneShot  # noqa: PLC0415
+    from authsync.oneshot.delete import Delete  # noqa: PLC0415
     from authsync.store.connection import Database  # noqa: PLC0415
 
     with Database(settings.database_url, settings.schema) as db:
-        existed = OneShot(settings, db, command="delete", tell=log.get().debug).delete()
+        existed = Delete(settings, db, command="delete", tell=log.get().debug).delete()
     click.echo(f"Session {settings.session_id} is deleted." if existed else "Nothing was stored; a tombstone is.")

@@ -51,12 +51,12 @@ def restore(
     options.set_log_up(ctx)
     settings = options.settings(ctx)
     from authsync import log  # noqa: PLC0415 - psycopg and structlog: not for --help
-    from authsync.oneshot import OneShot  # noqa: PLC0415
+    from authsync.oneshot.restore import Restore  # noqa: PLC0415
     from authsync.restore import Restored  # noqa: PLC0415
     from authsync.store.connection import Database  # noqa: PLC0415
 
     with Database(settings.database_url, settings.schema) as db:
-        oneshot = OneShot(settings, db, command="restore", tell=log.get().info)
+        oneshot = Restore(settings, db, command="restore", tell=log.get().info)
         if dry_run and target is None:
             delta, stored = oneshot.plan_restore()
             if as_json:

@@ -44,11 +44,11 @@ def rollback(
     options.set_log_up(ctx)
     settings = options.settings(ctx)
     from authsync import log  # noqa: PLC0415 - psycopg and structlog: not for --help
-    from authsync.oneshot import OneShot  # noqa: PLC0415
+    from authsync.oneshot.rollback import Rollback  # noqa: PLC0415
     from authsync.store.connection import Database  # noqa: PLC0415
 
     with Database(settings.database_url, settings.schema) as db:
-        oneshot = OneShot(settings, db, command="rollback", tell=log.get().debug)
+        oneshot = Rollback(settings, db, command="rollback", tell=log.get().debug)
         done = oneshot.rollback(snapshot=snapshot, at=at, only=only)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(done)))
