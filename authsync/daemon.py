@@ -20,7 +20,7 @@ from authsync.core import lifecycle
 from authsync.core.debounce import Batch, FlushSchedule
 from authsync.core.flushplan import NoteKind
 from authsync.core.lifecycle import Effect, Phase, SendSignal, State, step
-from authsync.errors import AuthsyncError
+from authsync.errors import AuthsyncError, FencedError
 from authsync.folderwatch import FolderWatch, Woken
 from authsync.leasethread import OrderSeen, PutBackSeen
 from authsync.reporting import Reporter
@@ -75,7 +75,7 @@ class Daemon:
             FlushDone: self._flush_done,
             FlushFailed: self._flush_failed,
             OrderSeen: self._order_seen,
-            PutBackSeen: lambda _message, now: self._schedule.scan_by(now),
+            PutBackSeen: self._put_back_seen,
         }
         self._effects: dict[Effect, Callable[[float], None]] = {
             Effect.START_CHILD: self._start_child,
@@ -150,6 +150,8 @@ class Daemon:
                 self._folder.start(now)  # before the child: no event is missed
                 if not self._settings.command:
                     log.get().info("watch_ready")
+            case lifecycle.FenceLost():
+                self._fence_lost(event.reason)
             case lifecycle.ChildEnded():
                 log.get().info("child_ended", code=event.code)
             case lifecycle.Closed():
@@ -213,6 +215,11 @@ class Daemon:
         if self._state.phase is Phase.DRAINING:
             self._drained(done, now)
 
+    def _fence_lost(self, reason: str) -> None:
+        if self._error is None:
+            self._error = FencedError(reason, hint="nothing more was written; see `authsync status` for its owners")
+            log.get().error("fence_lost", error=reason)
+
     def _drained(self, done: FlushDone, now: float) -> None:
         """One flush of the drain ended: another while something is held or moves, or the end."""
         held_until = done.report.held_until
@@ -241,6 +248,11 @@ class Daemon:
         if self._state.phase is Phase.RUNNING:
             self._folder.collect(now)
             self._store.carry_out(seen.order, child=self._state.child)
+
+    def _put_back_seen(self, _seen: PutBackSeen, _now: float) -> None:
+        if self._may_flush():
+            self._in_flight = True
+            self._store.repair(child=self._state.child)
 
     # Effects
 

@@ -90,6 +90,10 @@ class CommandNotExecutableError(AuthsyncError):
     exit_code = 126
 
 
+FENCED_MESSAGE = "another owner holds the session now"
+TOMBSTONE_MESSAGE = "the session was deleted"
+
+
 class FencedError(OwnedError):
     """Our owner id or token is no longer the session's: nothing more may be written."""
 

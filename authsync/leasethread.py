@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from authsync import log
 from authsync.core.lifecycle import FenceLost
 from authsync.core.ownership import HOLDING, LEAVING, LeaseTimes, NoRow
-from authsync.errors import AuthsyncError
+from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, AuthsyncError, MissingSchemaError
 from authsync.store import leases
 from authsync.store.connection import Attempt, Database
 from authsync.store.leases import Fence, Order
@@ -108,6 +108,8 @@ class LeaseThread:
             times = self._times
             try:
                 cause = self._renew(times)
+            except MissingSchemaError:
+                cause = NoRow.PUT_BACK  # somebody dropped our tables
             except AuthsyncError as error:
                 self._outage.failed(error)
                 pause_s = RETRY_S
@@ -117,7 +119,7 @@ class LeaseThread:
             if cause is NoRow.PUT_BACK:
                 self._post(PutBackSeen())
             elif cause is not None:
-                self._post(FenceLost())
+                self._post(FenceLost(TOMBSTONE_MESSAGE if cause is NoRow.TOMBSTONE else FENCED_MESSAGE))
                 break
         self._db.close()
 

@@ -84,6 +84,10 @@ class StoreThread:
         """Flush ``batch``: posts FlushDone, FlushFailed or FenceLost."""
         self._jobs.put(lambda: self._flush(batch, child, budget_s))
 
+    def repair(self, *, child: Child) -> None:
+        """The session's row is gone or too old: own it anew and store the folder again. Posts as ``flush``."""
+        self._jobs.put(lambda: self._flush(Batch(scan=True), child, FLUSH_BUDGET_S, put_back=True))
+
     def snapshot(self, reason: str) -> None:
         """Keep the line as it is, and thin the older snapshots."""
         self._jobs.put(lambda: self._snapshot(reason))
@@ -172,10 +176,10 @@ class StoreThread:
             self.error = error
         self._post(Failed(error.exit_code))
 
-    def _flush(self, batch: Batch, child: Child, budget_s: float) -> None:
+    def _flush(self, batch: Batch, child: Child, budget_s: float, *, put_back: bool = False) -> None:
         assert self.line is not None
         try:
-            report = self.line.flush(batch, child=child, trying=self._trying(budget_s))
+            report = self.line.flush(batch, child=child, trying=self._trying(budget_s), put_back=put_back)
         except (FencedError, TombstoneError) as error:
             self._lost(error)
         except AuthsyncError as error:
@@ -242,10 +246,7 @@ class StoreThread:
             self._post(FlushDone(batch=Batch(scan=True), report=report))
 
     def _lost(self, error: AuthsyncError) -> None:
-        if self.error is None:
-            self.error = error
-            log.get().error("fence_lost", error=error.message, hint=error.hint)
-        self._post(FenceLost())
+        self._post(FenceLost(error.message))
 
     def _keep_copy(self, note: str) -> None:
         assert self.line is not None

@@ -22,7 +22,7 @@ from authsync.core.ownership import HOLDING, NoRow
 from authsync.core.reconcile import SessionState
 from authsync.core.torn import OPAQUE_AFTER_S, StoredForm, parses
 from authsync.directory import Directory
-from authsync.errors import BugError, FencedError, MissingSchemaError, TombstoneError
+from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, BugError, FencedError, MissingSchemaError, TombstoneError
 from authsync.store import files, leases, schema, snapshots
 from authsync.store.connection import Connection, Database, Trying
 from authsync.store.files import Push, Row, View
@@ -91,8 +91,8 @@ class Line:
         """Whether any stored bot is paired."""
         return any(identity.paired for identity in self.identities.values())
 
-    def flush(self, batch: Batch, *, child: Child, trying: Trying) -> Report:
-        """Store what changed among ``batch``.
+    def flush(self, batch: Batch, *, child: Child, trying: Trying, put_back: bool = False) -> Report:
+        """Store what changed among ``batch``; ``put_back`` tells that the lease found the row gone or too old.
 
         Raises:
             UnreachableError: the database is away; flush the same batch again later.
@@ -101,6 +101,8 @@ class Line:
         began = time.monotonic()
         report = Report(revision=self.revision)
         try:
+            if put_back:
+                self._raise(NoRow.PUT_BACK)
             self._settle(trying, report)
             self._flush(batch, child, trying, report)
         except (_PutBackError, MissingSchemaError):
@@ -298,9 +300,9 @@ class Line:
     @staticmethod
     def _raise(cause: NoRow) -> NoReturn:
         if cause is NoRow.FENCED:
-            raise FencedError("another owner holds the session now", hint="this one writes nothing more")
+            raise FencedError(FENCED_MESSAGE, hint="this one writes nothing more; its own changes are kept as a copy")
         if cause is NoRow.TOMBSTONE:
-            raise TombstoneError("the session was deleted", hint="start the bot again to pair it anew")
+            raise TombstoneError(TOMBSTONE_MESSAGE, hint="start the bot again to pair it anew")
         if cause is NoRow.PUT_BACK:
             raise _PutBackError
         raise BugError(f"a statement ended in {cause}")
@@ -322,7 +324,7 @@ class Line:
 
         lease = self.db.retrying(acquire, trying)
         if lease is None:
-            raise FencedError("another owner holds the session now", hint="this one writes nothing more")
+            self._raise(NoRow.FENCED)
         self.fence, self.revision = lease.fence, lease.head.revision
         self.take_snapshot("diverged", trying=trying, note="the database was put back")
         self.manifest = self.db.retrying(

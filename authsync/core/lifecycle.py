@@ -85,6 +85,8 @@ class LeaderEnded:
 class FenceLost:
     """The session is no longer ours, or was deleted."""
 
+    reason: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class FlushSettled:
