@@ -9,7 +9,12 @@
 set -eu
 
 case ${1-} in
-  sh | bash | ash | dash | zsh | */sh | */bash | */ash | */dash | */zsh) exec "$@" ;;
+  sh | bash | ash | dash | zsh | */sh | */bash | */ash | */dash | */zsh)
+    if [ "${2-}" = -c ]; then # also what Docker makes of a CMD in shell form
+      printf 'entrypoint.sh: %s -c runs without authsync; in a Dockerfile write CMD ["node", "server.js"]\n' "$1" >&2
+    fi
+    exec "$@"
+    ;;
 esac
 
 if ! authsync=$(command -v authsync); then

@@ -95,7 +95,7 @@ def check_database_url(url: str | None) -> str:
             hint="set DATABASE_URL (on Railway: DATABASE_URL=${{Postgres.DATABASE_URL}}), "
             "or DATABASE_URL=embedded: to try authsync out",
         )
-    if url == OFF or url.startswith(_SCHEMES) or re.match(r"\s*(\w+\s*=\s*\S+\s*)+$", url):
+    if url.startswith(_SCHEMES) or re.match(r"\s*(\w+\s*=\s*\S+\s*)+$", url):
         return url
     raise ConfigError(
         f"this is no PostgreSQL URL: {without_password(url)[:60]}",

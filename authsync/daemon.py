@@ -20,7 +20,7 @@ from authsync.core import lifecycle
 from authsync.core.debounce import Batch, FlushSchedule
 from authsync.core.flushplan import NoteKind
 from authsync.core.lifecycle import Effect, Phase, SendSignal, State, step
-from authsync.errors import AuthsyncError, FencedError
+from authsync.errors import AuthsyncError, FencedError, UnstoredError
 from authsync.folderwatch import FolderWatch, Woken
 from authsync.leasethread import OrderSeen, PutBackSeen
 from authsync.reporting import Reporter
@@ -113,16 +113,27 @@ class Daemon:
             self._receive(message)
             self._do_what_is_due()
         self._folder.stop()
-        state = self._state
-        line = self._store.line
+        return self._ended()
+
+    def _ended(self) -> Ended:
+        state, line = self._state, self._store.line
+        unstored = len(self._schedule) if state.unstored else 0
+        if unstored:
+            log.get().warning("changes_unstored", paths=unstored)
         log.get().info(
             "stopped",
             code=state.exit_code,
             reason=self._reason(),
-            unflushed=len(self._schedule) + len(self._reporter.torn),
+            unflushed=unstored + len(self._reporter.torn),
             revision=line.revision if line is not None else None,
         )
-        return Ended(exit_code=state.exit_code, error=self._error or self._store.error, closed=self._closed)
+        error = self._error or self._store.error
+        if state.exit_code == UnstoredError.exit_code and state.unstored:
+            error = UnstoredError(
+                f"the bot ended well, but {unstored} changed paths could not be stored",
+                hint="the folder still holds them: start again here, or `authsync backup` when the database answers",
+            )
+        return Ended(exit_code=state.exit_code, error=error, closed=self._closed)
 
     def _next_at(self) -> float:
         flush_at = self._schedule.due_at if self._may_flush() else inf

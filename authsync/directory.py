@@ -14,7 +14,7 @@ from pathlib import Path
 
 from authsync.core.flushplan import Absence
 from authsync.core.manifest import Entry, Manifest, ancestors
-from authsync.core.names import CREDS, MARKER, STAGE, TWINS, NameRules, is_twin, unsafe_reason
+from authsync.core.names import CREDS, MARKER, STAGE, TWINS, NameRules, is_twin, printable, unsafe_reason
 from authsync.errors import DamagedError, FolderError
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: opening a FIFO must not wait
@@ -107,7 +107,7 @@ class Directory:
                     continue
                 reason = unsafe_reason(path)
                 if reason is not None:
-                    found.unsynced[path.encode(errors="backslashreplace").decode()] = f"its name {reason}"
+                    found.unsynced[printable(path)] = f"its name {reason}"
                 elif entry.is_dir(follow_symlinks=False):
                     self._scan_into(found, path + "/", entry.path)
                 else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from authsync import log
 from authsync.core.lifecycle import FenceLost
 from authsync.core.ownership import HOLDING, LEAVING, LeaseTimes, NoRow
-from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, AuthsyncError, MissingSchemaError
+from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, AuthsyncError, BugError, MissingSchemaError
 from authsync.store import leases
 from authsync.store.connection import Attempt, Database
 from authsync.store.leases import Fence, Order
@@ -41,6 +41,8 @@ class Outage:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._told_at = 0.0
+        self.event = "database_waited_for"
+        """What is told: this at a start, where no bot runs yet."""
 
     def tried(self, attempt: Attempt) -> None:
         """A try failed and will be repeated."""
@@ -55,7 +57,8 @@ class Outage:
                 return
             self._told_at = now
             since = self._since
-        log.get().warning("database_away", error=error.message, hint=error.hint, away_s=round(now - since, 1), **fields)
+            event = "flush_failed" if isinstance(error, BugError) else self.event
+        log.get().warning(event, error=error.message, hint=error.hint, away_s=round(now - since, 1), **fields)
 
     def over(self) -> None:
         """The database did what it was asked."""

@@ -62,6 +62,14 @@ MESSAGES: dict[str, tuple[str, str]] = {
     ),
     "snapshot_taken": ("Snapshot taken ({reason})", "Snapshot criado ({reason})"),
     "snapshots_pruned": ("{snapshots} old snapshots removed", "{snapshots} snapshots antigos removidos"),
+    "database_waited_for": (
+        "The database does not answer yet; waiting for it",
+        "O banco ainda não responde; esperando por ele",
+    ),
+    "flush_failed": (
+        "A flush failed because of a bug in authsync; it is tried again",
+        "Uma gravação falhou por um bug no authsync; será repetida",
+    ),
     "database_away": (
         "The database does not answer; the bot runs on and its changes wait",
         "O banco não responde; o bot continua e as mudanças esperam",

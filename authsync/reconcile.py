@@ -132,7 +132,7 @@ def _carry_out(opening: Opening, lease: Lease, plan: Plan, scan: Scan, trying: T
                 write_restoring(opening)
                 opening.directory.remove([*scan.manifest, *scan.twins])
             opening.tell("session_absent", session=opening.settings.session_id)
-            opening.tell("fresh_start", state=lease.head.state.value)
+            opening.tell("fresh_start")
             return load_line(opening, lease, trying)
         case Outcome.ADOPT | Outcome.FLUSH:
             line = load_line(opening, lease, trying)

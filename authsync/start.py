@@ -61,6 +61,8 @@ class Opening:
     watching: bool = False
     require_session: bool = False
     """Nothing stored is an error: never start a bot that would have to pair."""
+    on_wait: Callable[[], None] = lambda: None
+    """Called once when the session turns out to be held by another."""
     progress: Progress = lambda _files, _bytes: None
 
 
@@ -115,6 +117,7 @@ def acquire(opening: Opening, trying: Trying, *, wait: bool, any_scope: bool = F
             )
         if not told and claim is not None:
             told = True
+            opening.on_wait()
             opening.tell("owner_waited_for", owner_host=claim.owner_host, expires_in_s=claim.expires_in_s)
         trying.patience.pause(ACQUIRE_EVERY_S)
         if trying.patience.cancelled:

@@ -12,7 +12,7 @@ from authsync import log
 from authsync.config import RunSettings
 from authsync.core.clearing import Child
 from authsync.core.debounce import Batch
-from authsync.core.lifecycle import Closed, Failed, FenceLost, Opened
+from authsync.core.lifecycle import Closed, Failed, FenceLost, Opened, Waiting
 from authsync.core.retention import to_forget
 from authsync.errors import AuthsyncError, BugError, DamagedError, FencedError, TombstoneError
 from authsync.leasethread import LeaseThread, Outage
@@ -67,6 +67,7 @@ class StoreThread:
             force=settings.takeover == "force",
             watching=not settings.command,
             require_session=settings.require_session,
+            on_wait=lambda: post(Waiting()),
         )
         self._lease: Lease | None = None
         self._lease_thread: LeaseThread | None = None
@@ -128,6 +129,7 @@ class StoreThread:
             self._failed(_bug(error))
         else:
             self._outage.over()
+            self._outage.event = "database_away"
             self._post(Opened())
 
     def _opened(self) -> Line:
@@ -187,7 +189,7 @@ class StoreThread:
             self._post(FlushFailed(batch=batch, error=error))
         except Exception as error:  # noqa: BLE001 - the bot runs on whatever happens here; the flush is tried again
             bug = _bug(error)
-            log.get().error("failed", error=bug.message, hint=bug.hint)
+            self._outage.failed(bug)
             self._post(FlushFailed(batch=batch, error=bug))
         else:
             if report.changed:

@@ -18,6 +18,7 @@ from authsync.core.debounce import Batch
 from authsync.core.flushplan import Absence, Before, FlushPlan, Note, Version, plan_flush
 from authsync.core.identity import Identity
 from authsync.core.manifest import Manifest, is_creds
+from authsync.core.names import printable, unsafe_reason
 from authsync.core.ownership import HOLDING, NoRow
 from authsync.core.reconcile import SessionState
 from authsync.core.torn import OPAQUE_AFTER_S, StoredForm, parses
@@ -130,9 +131,9 @@ class Line:
         return taken
 
     def keep_copy(self, note: str, *, trying: Trying) -> int | None:
-        """Keep the folder as it is beside the line; needs no lease. None where it is empty."""
+        """Keep the folder as it is beside the line; needs no lease. None where that would keep nothing new."""
         scan = self.directory.scan()
-        if not len(scan.manifest):
+        if not scan.manifest or scan.manifest.digest == self.manifest.digest:
             return None
         return self.db.retrying(
             lambda connection: snapshots.keep_copy(
@@ -209,7 +210,13 @@ class Line:
 
     def look(self, batch: Batch, trying: Trying, report: Report) -> dict[str, Version | Absence]:
         """Read what may have changed. Only a scan costs what exists; all else costs what changed."""
-        paths = {path for path in batch.paths if self.directory.belongs(path)} | self._missing.keys()
+        paths = set(self._missing)
+        for path in filter(self.directory.belongs, batch.paths):
+            reason = unsafe_reason(path)
+            if reason is None:
+                paths.add(path)
+            else:
+                report.unsynced[printable(path)] = f"its name {reason}"
         if batch.scan:
             scan = self.directory.scan()
             delta = self.manifest.delta_to(scan.manifest)

@@ -11,13 +11,13 @@ import click
 from authsync import __version__
 from authsync.cli.backup import backup
 from authsync.cli.delete import delete
+from authsync.cli.failure import print_error
 from authsync.cli.init import init
 from authsync.cli.options import wants_traceback
 from authsync.cli.restore import restore
 from authsync.cli.rollback import rollback
 from authsync.cli.run import run, watch
 from authsync.cli.status import status
-from authsync.core.names import mask_numbers
 from authsync.errors import AuthsyncError, BugError, ConfigError, UsageError
 
 USAGE_EXIT_CODE = UsageError.exit_code
@@ -73,10 +73,8 @@ def run_command_line(arguments: list[str]) -> int:
 
 
 def _fail(error: AuthsyncError, arguments: list[str]) -> int:
-    """One line says what is wrong, a second what to do."""
+    """Print an error, at debug level with its traceback."""
     if wants_traceback(arguments):
         traceback.print_exc()
-    click.echo(f"Error: {mask_numbers(error.message)}", err=True)
-    if error.hint:
-        click.echo(f"Try: {mask_numbers(error.hint)}", err=True)
+    print_error(error)
     return error.exit_code

@@ -189,6 +189,11 @@ def database_url(ctx: click.Context) -> str:
             ) from error
     if url is not None and from_flag and config.has_password(url):
         log.get().warning("password_visible")
+    if url == config.OFF:
+        raise ConfigError(
+            "the database URL is off: only `authsync run` works without a database",
+            hint="set DATABASE_URL for this command",
+        )
     return config.check_database_url(url)
 
 

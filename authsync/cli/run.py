@@ -10,6 +10,7 @@ import click
 
 from authsync import config
 from authsync.cli import options
+from authsync.cli.failure import print_error
 from authsync.errors import AuthsyncError
 
 
@@ -57,13 +58,16 @@ def _supervise(ctx: click.Context, command: tuple[str, ...]) -> int:
     if detect(os.environ).grace_unset:
         log.get().warning("grace_unset")
     ended = Daemon(settings).run()
-    if ended.error is not None and ended.exit_code == ended.error.exit_code:
-        raise ended.error
+    error = ended.error if ended.error is not None and ended.error.exit_code == ended.exit_code else None
     if not ended.closed:
+        if error is not None:
+            print_error(error)
         # Some thread still waits on the network, and would hold the interpreter's exit up.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(ended.exit_code)
+    if error is not None:
+        raise error
     return ended.exit_code
 
 

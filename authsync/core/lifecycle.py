@@ -49,6 +49,11 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """Another owner holds the session; we stand by."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Opening, or starting the child, ended in an error with this exit code."""
 
@@ -105,7 +110,19 @@ class Tick:
     """Time passed."""
 
 
-Event = Opened | Failed | Signalled | FlushAsked | ChildEnded | LeaderEnded | FenceLost | FlushSettled | Closed | Tick
+Event = (
+    Opened
+    | Waiting
+    | Failed
+    | Signalled
+    | FlushAsked
+    | ChildEnded
+    | LeaderEnded
+    | FenceLost
+    | FlushSettled
+    | Closed
+    | Tick
+)
 
 
 class Effect(Enum):
@@ -156,6 +173,8 @@ class State:
     child_code: int | None = None
     child_signalled: bool = False
     """Somebody signalled the bot: a wipe from now on is not followed."""
+    standby: bool = False
+    """We never owned the session: a stop is no failure."""
     fenced: bool = False
     unstored: bool = False
     failure: int | None = None
@@ -185,7 +204,8 @@ class State:
         if self.child_code is not None:
             code = 128 - self.child_code if self.child_code < 0 else self.child_code
         else:
-            code = 128 + self.signum if self.has_child and self.signum is not None else 0
+            interrupted = self.has_child and self.signum is not None and not self.standby
+            code = 128 + (self.signum or 0) if interrupted else 0
         return 74 if code == 0 and self.unstored else code
 
 
@@ -193,7 +213,12 @@ _ASKS_TO_STOP = frozenset({SIGINT, SIGTERM})
 
 
 def _opened(state: State, _event: Opened, _now: float) -> tuple[State, Effects]:
-    return replace(state, phase=Phase.RUNNING), (Effect.START_CHILD,) if state.has_child else ()
+    state = replace(state, phase=Phase.RUNNING, standby=False)
+    return state, (Effect.START_CHILD,) if state.has_child else ()
+
+
+def _waiting(state: State, _event: Waiting, _now: float) -> tuple[State, Effects]:
+    return replace(state, standby=True), ()
 
 
 def _failed(state: State, event: Failed, now: float) -> tuple[State, Effects]:
@@ -312,6 +337,7 @@ _Handler = Callable[..., tuple[State, Effects]]
 
 TRANSITIONS: dict[tuple[Phase, type[Event]], _Handler] = {
     (Phase.OPENING, Opened): _opened,
+    (Phase.OPENING, Waiting): _waiting,
     (Phase.OPENING, Failed): _failed,
     (Phase.OPENING, Signalled): _signalled_opening,
     (Phase.OPENING, FenceLost): _fence_lost_opening,

@@ -47,6 +47,11 @@ def unsafe_reason(path: str) -> str | None:
     return None
 
 
+def printable(path: str) -> str:
+    """``path`` for people, where it may hold bytes that are not UTF-8."""
+    return path.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
 def is_twin(path: str) -> bool:
     """Whether ``path`` is a writer's own temporary or previous version of a file."""
     return path.endswith(TWINS)

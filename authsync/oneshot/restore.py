@@ -64,7 +64,7 @@ class Restore(OneShot):
                     hint="store them with `authsync backup`, or use --force, which keeps them beside the folder",
                 )
             self.marker.unlock()
-            aside = self.directory.set_aside(time.strftime("%Y%m%dT%H%M%S"))
+            aside = self.directory.set_aside(time.strftime("%Y-%m-%dT%H-%M-%S"))
             self.marker.lock()
             scan = self.directory.scan()
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from psycopg import sql
 
 from authsync.core.manifest import content_entry
 from authsync.core.names import unsafe_reason
-from authsync.errors import DamagedError
+from authsync.errors import DamagedError, RightsError
 from authsync.store.connection import Connection, Database
 from authsync.store.files import Row
 
@@ -43,13 +44,20 @@ def read(connection: Connection, session_id: str) -> OldSession | None:
 
     Raises:
         DamagedError: a name in it must not be written below a folder, or the value is no object.
+        RightsError: it is there, and this user may not read it.
     """
     table = _table(connection)
     if table is None:
         return None
-    row = connection.execute(
-        sql.SQL("SELECT session_data, updated_at FROM {} WHERE session_id = %s").format(table), [session_id]
-    ).fetchone()
+    try:
+        row = connection.execute(
+            sql.SQL("SELECT session_data, updated_at FROM {} WHERE session_id = %s").format(table), [session_id]
+        ).fetchone()
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise RightsError(
+            "this database user may not read the old table whatsapp_sessions",
+            hint="GRANT SELECT ON whatsapp_sessions TO it, or take the table off its search path",
+        ) from error
     if row is None:
         return None
     data, updated_at = row

@@ -31,6 +31,14 @@ CREATE TABLE IF NOT EXISTS {s}.migrations (
     applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 """
+# The least rights of a role that only runs bots; it needs no right to create anything.
+_GRANTS = """
+-- For a runtime role, say authsync_bot, that does not own the schema:
+-- GRANT USAGE ON SCHEMA {s} TO authsync_bot;
+-- GRANT SELECT ON {s}.migrations TO authsync_bot;
+-- GRANT SELECT, INSERT, UPDATE ON {s}.sessions TO authsync_bot;
+-- GRANT SELECT, INSERT, UPDATE, DELETE ON {s}.files, {s}.snapshots, {s}.owners TO authsync_bot;
+"""
 _RECORD = "INSERT INTO {s}.migrations (version, min_compatible_version) VALUES (%(version)s, %(min_compatible)s)"
 
 
@@ -66,7 +74,7 @@ def print_sql(db: Database) -> str:
             % {"version": migration.version, "min_compatible": migration.min_compatible_version}
             + ";\n"
         )
-    return "BEGIN;\n" + "\n".join(parts) + "COMMIT;\n"
+    return "BEGIN;\n" + "\n".join(parts) + "COMMIT;\n" + db.sql(_GRANTS).decode()
 
 
 def current_version(connection: Connection, db: Database) -> int:
