@@ -64,7 +64,7 @@ class Daemon:
         self._process: Child | None = None
         self._error: AuthsyncError | None = None
         self._closed = False
-        self._in_flight = False
+        self._in_flight: Batch | None = None
         self._drain_at = inf
         self._drain_rounds = 0
         self._hourly_at = inf
@@ -117,7 +117,8 @@ class Daemon:
 
     def _ended(self) -> Ended:
         state, line = self._state, self._store.line
-        unstored = len(self._schedule) if state.unstored else 0
+        in_flight = self._in_flight.paths if self._in_flight is not None else frozenset()
+        unstored = max(1, len(self._schedule.waiting | in_flight)) if state.unstored else 0
         if unstored:
             log.get().warning("changes_unstored", paths=unstored)
         log.get().info(
@@ -193,7 +194,7 @@ class Daemon:
         return self._state.phase in {Phase.RUNNING, Phase.STOPPING}
 
     def _may_flush(self) -> bool:
-        return self._bot_may_write() and not self._in_flight and not self._state.fenced
+        return self._bot_may_write() and self._in_flight is None and not self._state.fenced
 
     def _reason(self) -> str:
         state = self._state
@@ -209,7 +210,7 @@ class Daemon:
     # What became of a job
 
     def _flush_done(self, done: FlushDone, now: float) -> None:
-        self._in_flight = False
+        self._in_flight = None
         report = done.report
         self._reporter.report(report, now)
         self._schedule.look_again(report.look_again)
@@ -246,7 +247,7 @@ class Daemon:
             self._step(lifecycle.FlushSettled(stored=True), now)
 
     def _flush_failed(self, failed: FlushFailed, now: float) -> None:
-        self._in_flight = False
+        self._in_flight = None
         self._schedule.give_back(failed.batch, now)
         if self._state.fenced:
             self._step(lifecycle.FlushSettled(stored=False), now)
@@ -262,7 +263,7 @@ class Daemon:
 
     def _put_back_seen(self, _seen: PutBackSeen, _now: float) -> None:
         if self._may_flush():
-            self._in_flight = True
+            self._in_flight = Batch(scan=True)
             self._store.repair(child=self._state.child)
 
     # Effects
@@ -297,12 +298,12 @@ class Daemon:
         self._store.hurry()
 
     def _submit(self, batch: Batch, budget_s: float) -> None:
-        self._in_flight = True
+        self._in_flight = batch
         self._store.flush(batch, child=self._state.child, budget_s=budget_s)
 
     def _drain(self, now: float) -> None:
         """Flush everything, by a full scan."""
-        if self._in_flight or self._state.phase is not Phase.DRAINING:
+        if self._in_flight is not None or self._state.phase is not Phase.DRAINING:
             return  # the end of the one in flight comes back here
         self._drain_rounds += 1
         self._folder.collect(now)

@@ -33,9 +33,10 @@ class FlushSchedule:
         self._scan_at = now + interval_s
         self._not_before = -inf
 
-    def __len__(self) -> int:
-        """How many paths wait."""
-        return len(self._dirty | self._again.keys())
+    @property
+    def waiting(self) -> frozenset[str]:
+        """The paths that wait."""
+        return frozenset(self._dirty | self._again.keys())
 
     def touch(self, paths: Iterable[str], now: float) -> None:
         """These paths changed just now."""

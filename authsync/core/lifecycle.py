@@ -29,7 +29,9 @@ SIGINT, SIGTERM = 2, 15  # the same numbers everywhere
 CLOSE_BUDGET_S = 3.0
 """For releasing the lease when nothing presses; a successor otherwise waits for it to expire."""
 MIN_DRAIN_S = 2.0
-"""The last flush gets at least this, whatever the child left of the platform's grace."""
+"""The last flush gets at least this of the platform's grace, whatever the child does with the rest."""
+CLOSE_RESERVE_S = 0.5
+"""Of the grace, left for the lease when the last flush takes all it may."""
 
 
 class Phase(Enum):
@@ -179,8 +181,11 @@ class State:
     unstored: bool = False
     failure: int | None = None
     """The exit code of an error."""
+    grace_until: float = inf
+    """When the platform kills us."""
     kill_at: float = inf
     end_at: float = inf
+    """When this phase is over, whatever happens."""
 
     @property
     def deadline(self) -> float:
@@ -239,8 +244,9 @@ def _signalled_running(state: State, event: Signalled, now: float) -> tuple[Stat
         state,
         phase=Phase.STOPPING,
         signum=event.signum,
+        grace_until=now + state.limits.grace_s,
         kill_at=now + state.limits.stop_timeout_s,
-        end_at=now + max(state.limits.grace_s, state.limits.stop_timeout_s + MIN_DRAIN_S),
+        end_at=now + max(state.limits.stop_timeout_s + CLOSE_RESERVE_S, state.limits.grace_s - MIN_DRAIN_S),
     )
     if not state.has_child:
         return _draining(state, now, Effect.HURRY)
@@ -258,7 +264,9 @@ def _signalled_stopping(state: State, event: Signalled, _now: float) -> tuple[St
 def _signalled_draining(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
     if event.signum not in _ASKS_TO_STOP or state.signum is not None:
         return state, ()  # it never cancels the flush
-    return replace(state, signum=event.signum, end_at=min(state.end_at, now + state.limits.grace_s)), (Effect.HURRY,)
+    grace_until = now + state.limits.grace_s
+    end_at = min(state.end_at, grace_until - CLOSE_RESERVE_S)
+    return replace(state, signum=event.signum, grace_until=grace_until, end_at=end_at), (Effect.HURRY,)
 
 
 def _leader_ended(state: State, event: LeaderEnded, now: float) -> tuple[State, Effects]:
@@ -286,7 +294,7 @@ def _fence_lost_opening(state: State, _event: FenceLost, now: float) -> tuple[St
 def _fence_lost(state: State, _event: FenceLost, now: float) -> tuple[State, Effects]:
     state = replace(state, fenced=True)
     if state.phase is Phase.DRAINING or not state.has_child:
-        return _draining(replace(state, end_at=now + state.limits.grace_s), now)
+        return _draining(state, now)
     if state.phase is Phase.STOPPING:
         return state, ()
     limits = state.limits
@@ -309,7 +317,7 @@ def _closed(state: State, _event: Closed, _now: float) -> tuple[State, Effects]:
 
 def _tick_stopping(state: State, _event: Tick, now: float) -> tuple[State, Effects]:
     if now >= state.end_at:  # not even SIGKILL ended the group (it hangs in the kernel): flush what there is
-        return _draining(replace(state, end_at=now), now)
+        return _draining(state, now)
     if now >= state.kill_at:
         return replace(state, kill_at=inf), (Effect.KILL_CHILD,)
     return state, ()
@@ -324,13 +332,15 @@ def _tick_closing(state: State, _event: Tick, now: float) -> tuple[State, Effect
 
 
 def _draining(state: State, now: float, *first: Effect) -> tuple[State, Effects]:
-    end_at = min(max(state.end_at, now + MIN_DRAIN_S), now + max(state.limits.grace_s, MIN_DRAIN_S))
+    limit = min(state.grace_until, now + state.limits.grace_s)
+    end_at = max(limit - CLOSE_RESERVE_S, now + CLOSE_RESERVE_S)
     state = replace(state, phase=Phase.DRAINING, kill_at=inf, end_at=end_at)
     return state, (*first, Effect.KEEP_COPY if state.fenced else Effect.DRAIN)
 
 
 def _closing(state: State, now: float) -> tuple[State, Effects]:
-    return replace(state, phase=Phase.CLOSING, kill_at=inf, end_at=now + CLOSE_BUDGET_S), (Effect.CLOSE,)
+    end_at = min(now + CLOSE_BUDGET_S, max(state.grace_until, now + CLOSE_RESERVE_S))
+    return replace(state, phase=Phase.CLOSING, kill_at=inf, end_at=end_at), (Effect.CLOSE,)
 
 
 _Handler = Callable[..., tuple[State, Effects]]
