@@ -37,8 +37,10 @@ class Child(Enum):
     ALIVE = auto()
     ENDED = auto()
     """It ended by itself; nobody signalled it."""
+    STOPPING = auto()
+    """Somebody signalled it, and it may still be wiping its folder: no deletion is believed yet."""
     SIGNALLED = auto()
-    """We were told to stop, we stopped it, or a signal ended it."""
+    """It is gone, and somebody had signalled it."""
 
 
 class Creds(Enum):
@@ -97,12 +99,14 @@ def decide(removal: Removal, *, child: Child, watching: bool, now: float) -> Dec
     """What to do with ``removal``; see the module's table."""
     everything = frozenset(removal.missing)
     if not is_wipe(removal):
+        if child is Child.STOPPING:
+            return Decision(action=Action.DELETE)  # maybe the first of a wipe; the last flush decides
         if child is not Child.ALIVE:
             return Decision(action=Action.DELETE, paths=everything)
         due = frozenset(path for path, since in removal.missing.items() if now - since >= DELETION_DELAY_S)
         waiting = [since for path, since in removal.missing.items() if path not in due]
         return Decision(action=Action.DELETE, paths=due, look_at=min(waiting) + DELETION_DELAY_S if waiting else None)
-    if child is Child.SIGNALLED:
+    if child in {Child.STOPPING, Child.SIGNALLED}:
         return Decision(action=Action.KEEP)
     gone_since = min(removal.missing.values())
     if now < gone_since + HOLD_S:

@@ -40,8 +40,9 @@ class FlushSchedule:
 
     def touch(self, paths: Iterable[str], now: float) -> None:
         """These paths changed just now."""
-        self._dirty.update(paths)
-        if self._dirty:
+        touched = frozenset(paths)
+        self._dirty |= touched
+        if touched:
             self._first_at = min(self._first_at, now)
             self._last_at = now
 

@@ -195,9 +195,12 @@ class State:
     @property
     def child(self) -> Child:
         """What clearing has to know."""
-        if self.child_signalled or self.signum is not None or self.fenced:
-            return Child.SIGNALLED
-        return Child.ALIVE if self.child_code is None else Child.ENDED
+        signalled = self.child_signalled or self.signum is not None or self.fenced
+        # `watch` never knows whether the bot is gone.
+        gone = self.has_child and self.phase not in {Phase.OPENING, Phase.RUNNING, Phase.STOPPING}
+        if signalled:
+            return Child.SIGNALLED if gone else Child.STOPPING
+        return Child.ENDED if gone else Child.ALIVE
 
     @property
     def exit_code(self) -> int:

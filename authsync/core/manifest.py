@@ -105,7 +105,8 @@ class Manifest:
 
     def below(self, folder: str) -> frozenset[str]:
         """The files below ``folder``, at any depth."""
-        return frozenset(path for path in self._entries if path.startswith(f"{folder}/"))
+        prefix = f"{folder}/" if folder else ""
+        return frozenset(path for path in self._entries if path.startswith(prefix))
 
     def files_of(self, bot: str) -> frozenset[str]:
         """The files that belong to ``bot``."""
