@@ -53,6 +53,9 @@ class Folder(Enum):
     """Same lineage, with a ``creds.json``."""
     OURS_BARE = auto()
     """Same lineage, without one."""
+    OURS_KNOWN = auto()
+    """Same lineage and known, with a ``creds.json``."""
+    OURS_BARE_KNOWN = auto()
     EQUAL = auto()
     KNOWN = auto()
     STRANGE = auto()
@@ -124,6 +127,8 @@ TABLE: dict[Stored, dict[Folder, Plan]] = {
         Folder.EQUAL: _ADOPT,
         Folder.KNOWN: _ADOPT,
         Folder.STRANGE: _ADOPT,
+        Folder.OURS_KNOWN: _ADOPT,
+        Folder.OURS_BARE_KNOWN: _ADOPT,
     },
     Stored.CLEARED: {
         Folder.EMPTY: _FRESH,
@@ -132,6 +137,8 @@ TABLE: dict[Stored, dict[Folder, Plan]] = {
         Folder.EQUAL: _FRESH_WITH_COPY,
         Folder.KNOWN: _FRESH,
         Folder.STRANGE: _FRESH_WITH_COPY,
+        Folder.OURS_KNOWN: _FLUSH,
+        Folder.OURS_BARE_KNOWN: _FRESH,
     },
     Stored.DELETED: {
         Folder.EMPTY: _FRESH,
@@ -140,6 +147,8 @@ TABLE: dict[Stored, dict[Folder, Plan]] = {
         Folder.EQUAL: _FRESH_WITH_COPY,
         Folder.KNOWN: _FRESH,
         Folder.STRANGE: _FRESH_WITH_COPY,
+        Folder.OURS_KNOWN: _FRESH,
+        Folder.OURS_BARE_KNOWN: _FRESH,
     },
     Stored.LIVE: {
         Folder.EMPTY: _RESTORE,
@@ -148,6 +157,8 @@ TABLE: dict[Stored, dict[Folder, Plan]] = {
         Folder.EQUAL: _RESTORE,
         Folder.KNOWN: _RESTORE,
         Folder.STRANGE: _RESTORE_WITH_COPY,
+        Folder.OURS_KNOWN: _FLUSH,
+        Folder.OURS_BARE_KNOWN: _FLUSH,
     },
 }
 
@@ -169,16 +180,17 @@ def classify_folder(head: Head | None, trace: Trace | None, local: Local) -> Fol
         return Folder.EMPTY
     if head is None:
         return Folder.STRANGE
+    known = trace is not None and trace.clean and local.digest == trace.digest and trace.revision < head.revision
     if trace is not None and (
         (trace.owner is not None and trace.owner == head.last_writer)
         or (trace.revision == head.revision and trace.digest == head.digest)
     ):
-        return Folder.OURS if local.has_creds else Folder.OURS_BARE
-    if local.digest == head.digest:
-        return Folder.EQUAL
-    if trace is not None and trace.clean and local.digest == trace.digest and trace.revision < head.revision:
+        if local.has_creds:
+            return Folder.OURS_KNOWN if known else Folder.OURS
+        return Folder.OURS_BARE_KNOWN if known else Folder.OURS_BARE
+    if known:
         return Folder.KNOWN
-    return Folder.STRANGE
+    return Folder.EQUAL if local.digest == head.digest else Folder.STRANGE
 
 
 def decide(head: Head | None, trace: Trace | None, local: Local) -> Plan:

@@ -56,7 +56,13 @@ class Restore(OneShot):
         scan, local, mark = inspect(self.opening)
         trace = mark.trace(self.settings.session_id) if mark is not None else None
         aside = None
-        unstored = classify_folder(head, trace, local) in {Folder.OURS, Folder.OURS_BARE, Folder.STRANGE}
+        unstored = classify_folder(head, trace, local) not in {
+            Folder.EMPTY,
+            Folder.EQUAL,
+            Folder.KNOWN,
+            Folder.OURS_KNOWN,
+            Folder.OURS_BARE_KNOWN,
+        }
         if unstored and local.digest != head.digest:
             if not force:
                 raise FolderError(
