@@ -28,7 +28,9 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
 _PASSWORD = re.compile(r"(?P<scheme>[a-z]+://[^:/@]*):[^@]*@|password=\S+", re.IGNORECASE)
-_SCHEMES = ("postgresql://", "postgres://", "embedded:")
+_URL = re.compile(r"postgres(?:ql)?://(?:[^/?#]*@)?(?P<hosts>[^/?#@]*)")
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
+_CONNINFO = re.compile(r"\s*(?:\w+\s*=\s*(?:'[^']*'|\S*)\s*)+$")
 
 
 def parse_duration(text: str) -> float:
@@ -95,7 +97,10 @@ def check_database_url(url: str | None) -> str:
             hint="set DATABASE_URL (on Railway: DATABASE_URL=${{Postgres.DATABASE_URL}}), "
             "or DATABASE_URL=embedded: to try authsync out",
         )
-    if url.startswith(_SCHEMES) or re.match(r"\s*(\w+\s*=\s*\S+\s*)+$", url):
+    if url.startswith("embedded:") or _CONNINFO.match(url):
+        return url
+    hosts = _URL.match(url)
+    if hosts is not None and all(_HOST.fullmatch(host) for host in hosts["hosts"].split(",")):
         return url
     raise ConfigError(
         f"this is no PostgreSQL URL: {without_password(url)[:60]}",

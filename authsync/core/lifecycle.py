@@ -243,25 +243,32 @@ def _signalled_opening(state: State, event: Signalled, now: float) -> tuple[Stat
 def _signalled_running(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
     if event.signum not in _ASKS_TO_STOP:
         return state, (SendSignal(event.signum),)
-    state = replace(
-        state,
-        phase=Phase.STOPPING,
-        signum=event.signum,
-        grace_until=now + state.limits.grace_s,
-        kill_at=now + state.limits.stop_timeout_s,
-        end_at=now + max(state.limits.stop_timeout_s + CLOSE_RESERVE_S, state.limits.grace_s - MIN_DRAIN_S),
-    )
+    state = replace(_told_to_stop(state, event.signum, now), phase=Phase.STOPPING)
     if not state.has_child:
         return _draining(state, now, Effect.HURRY)
     return state, (SendSignal(event.signum), Effect.FLUSH_NOW, Effect.HURRY)
+
+
+def _told_to_stop(state: State, signum: int, now: float) -> State:
+    """From now on everything has to fit into the platform's grace."""
+    limits = state.limits
+    return replace(
+        state,
+        signum=signum,
+        grace_until=now + limits.grace_s,
+        kill_at=min(state.kill_at, now + limits.stop_timeout_s),
+        end_at=min(state.end_at, now + max(limits.stop_timeout_s + CLOSE_RESERVE_S, limits.grace_s - MIN_DRAIN_S)),
+    )
 
 
 def _flush_asked(state: State, _event: FlushAsked, _now: float) -> tuple[State, Effects]:
     return state, (Effect.FLUSH_NOW,)
 
 
-def _signalled_stopping(state: State, event: Signalled, _now: float) -> tuple[State, Effects]:
-    return state, (SendSignal(event.signum),)
+def _signalled_stopping(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
+    if event.signum not in _ASKS_TO_STOP or state.signum is not None:
+        return state, (SendSignal(event.signum),)
+    return _told_to_stop(state, event.signum, now), (SendSignal(event.signum), Effect.HURRY)
 
 
 def _signalled_draining(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
@@ -277,7 +284,7 @@ def _leader_ended(state: State, event: LeaderEnded, now: float) -> tuple[State, 
         state,
         phase=Phase.STOPPING,
         child_code=event.code,
-        child_signalled=state.child_signalled or event.code < 0,
+        child_signalled=True,  # by us, now: what is left of its group may wipe the folder on it
         kill_at=min(state.kill_at, now + state.limits.stop_timeout_s),
     )
     return state, (SendSignal(SIGTERM), Effect.FLUSH_NOW)
@@ -295,6 +302,8 @@ def _fence_lost_opening(state: State, _event: FenceLost, now: float) -> tuple[St
 
 
 def _fence_lost(state: State, _event: FenceLost, now: float) -> tuple[State, Effects]:
+    if state.fenced:
+        return state, ()  # the lease thread and the store thread both find it
     state = replace(state, fenced=True)
     if state.phase is Phase.DRAINING or not state.has_child:
         return _draining(state, now)
@@ -319,10 +328,10 @@ def _closed(state: State, _event: Closed, _now: float) -> tuple[State, Effects]:
 
 
 def _tick_stopping(state: State, _event: Tick, now: float) -> tuple[State, Effects]:
+    if now >= state.kill_at:  # first, however late this tick comes: nobody drains beside a living child
+        return replace(state, kill_at=inf, end_at=max(state.end_at, now + CLOSE_RESERVE_S)), (Effect.KILL_CHILD,)
     if now >= state.end_at:  # not even SIGKILL ended the group (it hangs in the kernel): flush what there is
         return _draining(state, now)
-    if now >= state.kill_at:
-        return replace(state, kill_at=inf), (Effect.KILL_CHILD,)
     return state, ()
 
 

@@ -51,4 +51,6 @@ def judge(path: str, content: bytes, *, stored: StoredForm, still_s: float) -> V
         return Verdict.WHOLE
     if stored is StoredForm.JSON:
         return Verdict.TORN
-    return Verdict.WHOLE if still_s >= OPAQUE_AFTER_S else Verdict.UNSETTLED
+    if stored is StoredForm.OPAQUE or still_s >= OPAQUE_AFTER_S:
+        return Verdict.WHOLE
+    return Verdict.UNSETTLED

@@ -129,7 +129,7 @@ def ensure(connection: Connection, db: Database) -> int | None:
             "this database user may not create or migrate the authsync schema",
             hint="let an administrator run the output of: authsync init --print-sql",
         ) from error
-    return SCHEMA_VERSION
+    return SCHEMA_VERSION if version < SCHEMA_VERSION else None
 
 
 def require(connection: Connection, db: Database) -> None:
