@@ -234,10 +234,10 @@ class Directory:
         with _translated(self.root):
             for path in paths:
                 target = self.root / path
-                for folder in [self.root / name for name in ancestors(path) if name]:
+                for folder in reversed([self.root / name for name in ancestors(path) if name]):
                     if folder.is_symlink() or folder.is_file():
                         folder.unlink()
-                target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                    folder.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` gives the umask's mode
                 if target.is_dir() and not target.is_symlink():
                     remove_tree(target)
                 (self.root / STAGE / path).replace(target)

@@ -226,14 +226,14 @@ def _plan_local(
         if bot in line.identities and line.identities[bot].key_id != identity.key_id
     }
     lacking = [path for path in delta.removed if path not in scan.unsynced]
-    closed = {path for path in lacking if bot_of(path, line.manifest.bots) in changed}
+    kept = {path for path in seen if path not in plan.write and seen[path] is not Absence.UNSYNCED}
+    unwritten = [path for path in [*lacking, *kept] if path in line.manifest]
+    closed = {path for path in unwritten if bot_of(path, line.manifest.bots) in changed}
     plan.remove |= closed
     if closed or changed:
         plan.want_snapshot("identity")
     plan.look_again.clear()
-    kept = {path for path in seen if path not in plan.write and seen[path] is not Absence.UNSYNCED}
-    repair = [path for path in [*lacking, *kept] if path in line.manifest and path not in plan.remove]
-    return plan, repair
+    return plan, [path for path in unwritten if path not in plan.remove]
 
 
 def write_restoring(opening: Opening) -> None:

@@ -216,19 +216,18 @@ class StoreThread:
         if forgotten:
             self._db.retrying(lambda c: snapshots.forget(c, self._db, session_id, forgotten), trying)
             log.get().info("snapshots_pruned", snapshots=len(forgotten))
-        copies = [snapshot.view.branch for snapshot in kept if snapshot.number in forgotten and snapshot.view.branch]
-        self._jobs.put(lambda: self._prune(copies))
+        self._jobs.put(self._prune)
 
-    def _prune(self, copies: list[int]) -> None:
+    def _prune(self) -> None:
         """Remove some rows, then let what waits go first."""
         session_id = self._settings.session_id
         try:
-            more = self._db.call(lambda c: snapshots.prune(c, self._db, session_id, copies=copies))
+            more = self._db.call(lambda c: snapshots.prune(c, self._db, session_id))
         except AuthsyncError as error:
             self._outage.failed(error)  # the next snapshot prunes again
             return
         if more and not self.patience.cancelled:
-            self._jobs.put(lambda: self._prune(copies))
+            self._jobs.put(self._prune)
 
     def _carry_out(self, order: Order, child: Child) -> None:
         assert self.line is not None

@@ -17,13 +17,21 @@ from authsync.core.clearing import Child
 from authsync.core.debounce import Batch
 from authsync.core.flushplan import Absence, Before, FlushPlan, Note, Version, plan_flush
 from authsync.core.identity import Identity
-from authsync.core.manifest import Manifest, is_creds
+from authsync.core.manifest import Manifest, content_entry, is_creds
 from authsync.core.names import printable, unsafe_reason
 from authsync.core.ownership import HOLDING, NoRow
 from authsync.core.reconcile import SessionState
 from authsync.core.torn import OPAQUE_AFTER_S, StoredForm, parses
 from authsync.directory import Directory
-from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, BugError, FencedError, MissingSchemaError, TombstoneError
+from authsync.errors import (
+    FENCED_MESSAGE,
+    TOMBSTONE_MESSAGE,
+    BugError,
+    DamagedError,
+    FencedError,
+    MissingSchemaError,
+    TombstoneError,
+)
 from authsync.store import files, leases, schema, snapshots
 from authsync.store.connection import Connection, Database, Trying
 from authsync.store.files import Push, Row, View
@@ -150,9 +158,13 @@ class Line:
         )
 
     def read_stored(self, paths: Iterable[str], *, trying: Trying) -> dict[str, bytes]:
-        """The stored contents of ``paths``."""
-        wanted = list(paths)
-        return self.db.retrying(
+        """The stored contents of ``paths``.
+
+        Raises:
+            DamagedError: one is missing, or does not match its digest.
+        """
+        wanted = frozenset(paths)
+        contents = self.db.retrying(
             lambda connection: {
                 path: bytes(content)
                 for path, content, _ in files.stream_files(
@@ -161,6 +173,13 @@ class Line:
             },
             trying,
         )
+        for path in sorted(wanted):
+            if path not in contents or content_entry(contents[path]) != self.manifest.get(path):
+                raise DamagedError(
+                    f"the stored file {path} is missing or does not match its digest",
+                    hint="restore an older snapshot with `authsync rollback`",
+                )
+        return contents
 
     def push_rows(
         self,
@@ -247,7 +266,7 @@ class Line:
         if path in self._opaque or not path.endswith(".json"):
             return StoredForm.OPAQUE
         if path not in self._json and content and still_s >= OPAQUE_AFTER_S and not parses(content):
-            stored = self.read_stored([path], trying=trying).get(path, b"")
+            stored = self.read_stored([path], trying=trying)[path]
             (self._json if parses(stored) else self._opaque).add(path)
         return StoredForm.OPAQUE if path in self._opaque else StoredForm.JSON
 

@@ -124,7 +124,7 @@ INSERT INTO {s}.files (session_id, branch, path, born, size, sha256, is_text, co
 SELECT %(session)s, %(branch)s, new.path, 1, new.size, new.sha256, new.is_text, new.content
   FROM unnest(%(paths)b::text[], %(sizes)b::bigint[], %(digests)b::bytea[], %(texts)b::boolean[], %(contents)b::bytea[])
        AS new (path, size, sha256, is_text, content)
-ON CONFLICT DO NOTHING
+ON CONFLICT (session_id, branch, path, born) DO UPDATE SET content = excluded.content
 """
 
 
@@ -217,7 +217,7 @@ def stream_files(
 
 
 def write_copy(connection: Connection, db: Database, view: View, rows: Iterable[Row]) -> None:
-    """Store files beside the line; what is there already stays."""
+    """Store files beside the line. What is there already is the same, and gets locked: nothing prunes it meanwhile."""
     for chunk in _chunks(rows):
         connection.execute(db.sql(COPY_FILES), {"session": view.session_id, "branch": view.branch, **chunk})
 

@@ -64,7 +64,7 @@ FORGET = """
 DELETE FROM {s}.snapshots WHERE session_id = %(session)s AND number = ANY(%(numbers)s)
 """
 
-# A closed row is seen by the snapshots with born <= generation < died. A copy's rows go with its snapshot.
+# A closed row of the line is seen by the snapshots with born <= generation < died; a copy's rows go with its snapshot.
 PRUNE = """
 DELETE FROM {s}.files WHERE ctid = ANY (ARRAY(
     SELECT f.ctid FROM {s}.files f
@@ -77,7 +77,9 @@ DELETE FROM {s}.files WHERE ctid = ANY (ARRAY(
 PRUNE_COPIES = """
 DELETE FROM {s}.files WHERE ctid = ANY (ARRAY(
     SELECT f.ctid FROM {s}.files f
-     WHERE f.session_id = %(session)s AND f.branch = ANY(%(branches)s) LIMIT %(rows)s))
+     WHERE f.session_id = %(session)s AND f.branch > 0
+       AND NOT EXISTS (SELECT FROM {s}.snapshots k WHERE k.session_id = f.session_id AND k.branch = f.branch)
+     LIMIT %(rows)s))
 """
 
 
@@ -127,7 +129,6 @@ def keep_copy(
     """
     view = View(session_id=session_id, branch=copy_branch(totals.digest), generation=1)
     with connection.transaction():
-        write_copy(connection, db, view, rows)
         row = connection.execute(
             db.sql(RECORD_COPY),
             {
@@ -141,6 +142,8 @@ def keep_copy(
                 "digest": totals.digest,
             },
         ).fetchone()
+        # After its snapshot: pruning then leaves them alone, also where it removes what is left of an earlier one.
+        write_copy(connection, db, view, rows)
     assert row is not None
     return int(row[0])
 
@@ -177,13 +180,12 @@ def forget(connection: Connection, db: Database, session_id: str, numbers: Itera
     connection.execute(db.sql(FORGET), {"session": session_id, "numbers": list(numbers)})
 
 
-def prune(connection: Connection, db: Database, session_id: str, *, copies: Iterable[int] = ()) -> bool:
-    """Remove some rows that no snapshot sees, and of the forgotten ``copies`` (branches).
+def prune(connection: Connection, db: Database, session_id: str) -> bool:
+    """Remove some rows that no kept snapshot sees, of the line and of forgotten copies.
 
     Returns:
         Whether there may be more.
     """
-    params = {"session": session_id, "rows": PRUNE_ROWS, "branches": list(copies)}
-    removed = connection.execute(db.sql(PRUNE), params).rowcount
-    removed_of_copies = connection.execute(db.sql(PRUNE_COPIES), params).rowcount if params["branches"] else 0
-    return PRUNE_ROWS in (removed, removed_of_copies)
+    params = {"session": session_id, "rows": PRUNE_ROWS}
+    removed = [connection.execute(db.sql(query), params).rowcount for query in (PRUNE, PRUNE_COPIES)]
+    return PRUNE_ROWS in removed
