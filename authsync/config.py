@@ -27,10 +27,12 @@ _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SIZES = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([A-Za-z]*)")
-_PASSWORD = re.compile(r"(?P<scheme>[a-z]+://[^:/@]*):[^@]*@|password=\S+", re.IGNORECASE)
-_URL = re.compile(r"postgres(?:ql)?://(?:[^/?#]*@)?(?P<hosts>[^/?#@]*)")
-_HOST = re.compile(r"(?:\[[^\]]*\]|[^:]*)(?::\d*)?")
-_CONNINFO = re.compile(r"\s*(?:\w+\s*=\s*(?:'[^']*'|\S*)\s*)+$")
+_PASSWORD = re.compile(
+    r"(?P<before>[a-z]+://[^:/@]*:)\S*@|password\s*=\s*(?:'(?:[^'\\]|\\.)*'?|(?:\\.|[^\s\\])*)", re.IGNORECASE
+)
+_URL = re.compile(r"postgres(?:ql)?://(?:[^/?#@]*@)?(?P<hosts>[^/?#]*)")
+_HOST = re.compile(r"(?:\[[^\]]*\]|[^:@]*)(?::\d*)?")
+_CONNINFO = re.compile(r"\s*\w+\s*=")  # the rest is libpq's to judge
 
 
 def parse_duration(text: str) -> float:
@@ -53,6 +55,8 @@ def parse_moment(text: str) -> datetime | timedelta:
     """
     try:
         return timedelta(seconds=parse_duration(text))
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is longer ago than anything") from error
     except ValueError:
         moment = datetime.fromisoformat(text)
         return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
@@ -104,13 +108,14 @@ def check_database_url(url: str | None) -> str:
         return url
     raise ConfigError(
         f"this is no PostgreSQL URL: {without_password(url)[:60]}",
-        hint="set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/DATABASE, or to embedded:",
+        hint="set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/DATABASE (an @ in the password is %40), "
+        "or to embedded:",
     )
 
 
 def without_password(url: str) -> str:
     """``url`` as it may be shown."""
-    return _PASSWORD.sub(lambda found: f"{found['scheme']}:***@" if found["scheme"] else "password=***", url)
+    return _PASSWORD.sub(lambda found: f"{found['before']}***@" if found["before"] else "password=***", url)
 
 
 def has_password(url: str) -> bool:

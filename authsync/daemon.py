@@ -65,6 +65,8 @@ class Daemon:
         self._error: AuthsyncError | None = None
         self._closed = False
         self._in_flight: Batch | None = None
+        self._last: Batch | None = None
+        """The flush that may be the last: submitted after the bot had ended."""
         self._drain_at = inf
         self._drain_rounds = 0
         self._hourly_at = inf
@@ -210,7 +212,8 @@ class Daemon:
     # What became of a job
 
     def _flush_done(self, done: FlushDone, now: float) -> None:
-        self._in_flight = None
+        if done.batch is self._in_flight:
+            self._in_flight = None
         report = done.report
         self._reporter.report(report, now)
         self._schedule.look_again(report.look_again)
@@ -237,8 +240,8 @@ class Daemon:
         held_until = done.report.held_until
         if self._state.fenced:
             self._step(lifecycle.FlushSettled(stored=False), now)
-        elif not done.batch.scan:
-            self._drain(now)  # that was one of before; the last one scans
+        elif done.batch is not self._last:
+            self._drain(now)  # that one was submitted while the bot still wrote
         elif held_until is not None:
             self._drain_at = held_until
         elif done.report.look_again and self._drain_rounds < LAST_ROUNDS:
@@ -247,7 +250,8 @@ class Daemon:
             self._step(lifecycle.FlushSettled(stored=True), now)
 
     def _flush_failed(self, failed: FlushFailed, now: float) -> None:
-        self._in_flight = None
+        if failed.batch is self._in_flight:
+            self._in_flight = None
         self._schedule.give_back(failed.batch, now)
         if self._state.fenced:
             self._step(lifecycle.FlushSettled(stored=False), now)
@@ -264,7 +268,7 @@ class Daemon:
     def _put_back_seen(self, _seen: PutBackSeen, _now: float) -> None:
         if self._may_flush():
             self._in_flight = Batch(scan=True)
-            self._store.repair(child=self._state.child)
+            self._store.repair(self._in_flight, child=self._state.child)
 
     # Effects
 
@@ -308,7 +312,8 @@ class Daemon:
         self._drain_rounds += 1
         self._folder.collect(now)
         batch = self._schedule.take(now, everything=True)
-        self._submit(Batch(paths=batch.paths, scan=True), max(0.1, self._state.end_at - now))
+        self._last = Batch(paths=batch.paths, scan=True)
+        self._submit(self._last, max(0.1, self._state.end_at - now))
 
     def _keep_copy(self, _now: float) -> None:
         self._store.keep_copy("what an owner had when it lost the session")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from authsync.core.flushplan import Absence
 from authsync.core.manifest import Entry, Manifest, ancestors
-from authsync.core.names import CREDS, MARKER, STAGE, TWINS, NameRules, is_twin, printable, unsafe_reason
+from authsync.core.names import CREDS, MARKER, OURS, STAGE, TWINS, NameRules, is_twin, printable, unsafe_reason
 from authsync.errors import DamagedError, FolderError
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: opening a FIFO must not wait
@@ -54,6 +54,10 @@ class Scan:
     unsupported: dict[str, str] = field(default_factory=dict)
     """Path -> what it belongs to."""
 
+    def hides(self, path: str) -> bool:
+        """Whether ``path`` may exist although it is not in the manifest: it, or a folder above it, is not synced."""
+        return path in self.unsynced or any(folder in self.unsynced for folder in ancestors(path))
+
 
 class Directory:
     """One root. Nothing of it is held open between two calls: a bot may remove and remake it."""
@@ -82,6 +86,11 @@ class Directory:
         """Whether the root is there."""
         return self.root.is_dir()
 
+    def is_bare(self) -> bool:
+        """Whether nothing but our own files lies in the folder."""
+        with _translated(self.root):
+            return all(entry.name.startswith(OURS) for entry in self.root.iterdir())
+
     def scan(self) -> Scan:
         """Hash every file: a scan trusts no mtime, and costs little more than a stat of each.
 
@@ -97,6 +106,11 @@ class Directory:
         try:
             entries = os.scandir(folder)
         except FileNotFoundError:
+            return
+        except OSError as error:
+            if not prefix:
+                raise
+            found.unsynced[prefix.rstrip("/")] = _reason(error)
             return
         with entries:
             for entry in entries:
@@ -160,7 +174,7 @@ class Directory:
         try:
             fd = os.open(path.rpartition("/")[2], _READ, dir_fd=below.folder(path))
         except OSError as error:
-            if error.errno in _GONE:
+            if error.errno in _GONE and not self._is_behind_link(path):
                 return Absence.MISSING
             on_unsynced(path, _reason(error))
             return Absence.UNSYNCED
@@ -186,6 +200,10 @@ class Directory:
             signature=_signature(after),
             still_s=max(0.0, time.time() - after.st_mtime),
         )
+
+    def _is_behind_link(self, path: str) -> bool:
+        """Whether a folder above ``path`` became a link: its files moved, they were not deleted."""
+        return any((self.root / folder).is_symlink() for folder in ancestors(path) if folder)
 
     def rewritten(self, paths: Iterable[str]) -> frozenset[str]:
         """Those of ``paths`` beside which a ``.tmp`` or ``.bak`` lies: their writer is at work."""
@@ -396,7 +414,11 @@ def _signature_at(below: _Below | None, path: str) -> Signature | None:
 
 
 def _reason(error: OSError) -> str:
-    return "it is a symbolic link" if error.errno == errno.ELOOP else f"it cannot be read ({error.strerror})"
+    return (
+        "it is, or is behind, a symbolic link"
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}
+        else f"it cannot be read ({error.strerror})"
+    )
 
 
 @contextlib.contextmanager

@@ -69,6 +69,7 @@ class FolderWatch:
             self._schedule.scan_by(now + POLL_S)
         elif not self._watcher.alive():
             self._revive(now)
+        self._keep_marker()
         self._warn_if_empty(now)
 
     def _watch(self, now: float) -> None:
@@ -90,11 +91,14 @@ class FolderWatch:
             return
         self._root_gone = False
         self._watch(now)
-        try:
-            self._store.marker.relock_if_gone()
-        except AuthsyncError as error:
-            log.get().warning("failed", error=error.message, hint=error.hint)
         log.get().info("watcher_restarted")
+
+    def _keep_marker(self) -> None:
+        """A bot that logs out removes everything, our marker too; without it a crash would cost the lineage."""
+        try:
+            self._store.marker.restore_if_gone()
+        except AuthsyncError as error:
+            self._reporter.warn_once("failed", "marker", error=error.message, hint=error.hint)
 
     def _warn_if_empty(self, now: float) -> None:
         line = self._store.line

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from authsync import log
 from authsync.core.lifecycle import FenceLost
 from authsync.core.ownership import HOLDING, LEAVING, LeaseTimes, NoRow
-from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, AuthsyncError, BugError, MissingSchemaError
+from authsync.errors import FENCED_MESSAGE, TOMBSTONE_MESSAGE, AuthsyncError, MissingSchemaError, UnreachableError
 from authsync.store import leases
 from authsync.store.connection import Attempt, Database
 from authsync.store.leases import Fence, Order
@@ -57,7 +57,7 @@ class Outage:
                 return
             self._told_at = now
             since = self._since
-            event = "flush_failed" if isinstance(error, BugError) else self.event
+            event = self.event if isinstance(error, UnreachableError) else "flush_failed"
         log.get().warning(event, error=error.message, hint=error.hint, away_s=round(now - since, 1), **fields)
 
     def over(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ class Marker:
     def __init__(self, root: Path) -> None:
         self._path = root / MARKER
         self._fd: int | None = None
+        self._last: Mark | None = None
 
     def read(self) -> Mark | None:
         """The contents; None where there is no marker, or no readable one."""
@@ -110,14 +111,20 @@ class Marker:
             os.close(self._fd)
             self._fd = None
 
-    def relock_if_gone(self) -> bool:
-        """Make and lock the marker anew where the bot removed it with its folder; True if that was so."""
-        if self._fd is None or (self._path.exists() and os.fstat(self._fd).st_ino == self._path.stat().st_ino):
+    def restore_if_gone(self) -> None:
+        """Make, lock and fill the marker anew where the bot removed it, with its folder or alone."""
+        if self._is_gone():
+            self.lock()
+            if self._last is not None:
+                self.write(self._last)
+
+    def _is_gone(self) -> bool:
+        if self._fd is None or not self._path.parent.is_dir():
             return False
-        if not self._path.parent.is_dir():
-            return False
-        self.lock()
-        return True
+        try:
+            return os.stat(self._path, follow_symlinks=False).st_ino != os.fstat(self._fd).st_ino
+        except FileNotFoundError:
+            return True
 
     def write(self, mark: Mark) -> None:
         """Write the contents in place.
@@ -125,6 +132,9 @@ class Marker:
         Raises:
             FolderError: the folder cannot be written.
         """
+        if self._is_gone():
+            self.lock()
+        mark = self._last = replace(mark, inode=self.inode)
         text = json.dumps(
             {
                 "session": mark.session,

@@ -67,8 +67,8 @@ MESSAGES: dict[str, tuple[str, str]] = {
         "O banco ainda não responde; esperando por ele",
     ),
     "flush_failed": (
-        "A flush failed because of a bug in authsync; it is tried again",
-        "Uma gravação falhou por um bug no authsync; será repetida",
+        "A flush failed and is tried again: {error}",
+        "Uma gravação falhou e será repetida: {error}",
     ),
     "database_away": (
         "The database does not answer; the bot runs on and its changes wait",

@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 LOCAL_SCOPE = "local"
 """A laptop, plain Docker: no platform says which service this is."""
 
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_DEPLOYMENT_POD = re.compile(r"-[a-z0-9]{6,10}-[a-z0-9]{5}$")  # <workload>-<template hash>-<pod>
+_GENERATED = "[bcdfghjklmnpqrstvwxz2456789]"  # Kubernetes makes names without vowels, so that they spell no words
+_DEPLOYMENT_POD = re.compile(rf"-{_GENERATED}{{6,10}}-{_GENERATED}{{5}}$")  # <workload>-<template hash>-<pod>
 _STATEFUL_POD = re.compile(r"-\d+$")  # <workload>-<ordinal>
 
 
@@ -103,6 +105,7 @@ def detect(env: Mapping[str, str]) -> Platform:
 
 def _seconds(text: str) -> float | None:
     try:
-        return float(text)
+        seconds = float(text)
     except ValueError:
         return None
+    return seconds if 0 <= seconds < inf else None  # a NaN is neither

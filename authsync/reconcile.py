@@ -225,7 +225,7 @@ def _plan_local(
         for bot, identity in local.items()
         if bot in line.identities and line.identities[bot].key_id != identity.key_id
     }
-    lacking = [path for path in delta.removed if path not in scan.unsynced]
+    lacking = [path for path in delta.removed if not scan.hides(path)]
     kept = {path for path in seen if path not in plan.write and seen[path] is not Absence.UNSYNCED}
     unwritten = [path for path in [*lacking, *kept] if path in line.manifest]
     closed = {path for path in unwritten if bot_of(path, line.manifest.bots) in changed}
@@ -241,11 +241,10 @@ def write_restoring(opening: Opening) -> None:
     opening.marker.write(
         Mark(
             session=opening.settings.session_id,
-            owner=None,
+            owner=opening.start.owner,  # a restart in place after a crash in the middle need not wait for the lease
             restoring=True,
             host=opening.start.host,
             boot_id=opening.start.boot_id,
-            inode=opening.marker.inode,
         )
     )
 
@@ -262,6 +261,5 @@ def write_marker(opening: Opening, line: Line, *, clean: bool) -> None:
             digest=line.manifest.digest,
             host=opening.start.host,
             boot_id=opening.start.boot_id,
-            inode=opening.marker.inode,
         )
     )

@@ -71,7 +71,7 @@ def restore(
         FolderError: the folder cannot be written.
     """
     began = time.monotonic()
-    fresh = not len(local.manifest)
+    fresh = directory.is_bare()
     if fresh:
         before_change()
         with directory.writing(staged=False) as writer:
@@ -250,6 +250,9 @@ def _check(manifest: Manifest, totals: Totals) -> None:
         raise _damage(f"{totals.file_count} files should be stored, {len(manifest)} are")
     if manifest.digest != totals.digest:
         raise _damage("the stored files do not match the digest of their set")
+    both = next((path for path in manifest if manifest.is_folder(path)), None)
+    if both is not None:
+        raise _damage(f"{both} is stored as a file and as a folder")
 
 
 def _damage(message: str) -> DamagedError:

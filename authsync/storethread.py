@@ -85,9 +85,9 @@ class StoreThread:
         """Flush ``batch``: posts FlushDone, FlushFailed or FenceLost."""
         self._jobs.put(lambda: self._flush(batch, child, budget_s))
 
-    def repair(self, *, child: Child) -> None:
+    def repair(self, batch: Batch, *, child: Child) -> None:
         """The session's row is gone or too old: own it anew and store the folder again. Posts as ``flush``."""
-        self._jobs.put(lambda: self._flush(Batch(scan=True), child, FLUSH_BUDGET_S, put_back=True))
+        self._jobs.put(lambda: self._flush(batch, child, FLUSH_BUDGET_S, put_back=True))
 
     def snapshot(self, reason: str) -> None:
         """Keep the line as it is, and thin the older snapshots."""

@@ -26,11 +26,13 @@ from authsync.directory import Directory
 from authsync.errors import (
     FENCED_MESSAGE,
     TOMBSTONE_MESSAGE,
+    AuthsyncError,
     BugError,
     DamagedError,
     FencedError,
     MissingSchemaError,
     TombstoneError,
+    UnreachableError,
 )
 from authsync.store import files, leases, schema, snapshots
 from authsync.store.connection import Connection, Database, Trying
@@ -239,7 +241,7 @@ class Line:
         if batch.scan:
             scan = self.directory.scan()
             delta = self.manifest.delta_to(scan.manifest)
-            paths |= delta.changed.keys() | {path for path in delta.removed if path not in scan.unsynced}
+            paths |= delta.changed.keys() | {path for path in delta.removed if not scan.hides(path)}
             report.unsynced.update(scan.unsynced)
             report.unsupported.update(scan.unsupported)
         reads = self.directory.read(sorted(paths), on_unsynced=report.unsynced.__setitem__)
@@ -286,11 +288,17 @@ class Line:
     def _send(self, trying: Trying) -> None:
         assert self._unsettled is not None
         push, plan = self._unsettled
-        outcome = self.db.retrying(
-            lambda connection: files.push(connection, self.db, push, ttl_s=HOLDING.ttl_s),
-            trying,
-            timeout_s=push.timeout_s,
-        )
+        try:
+            outcome = self.db.retrying(
+                lambda connection: files.push(connection, self.db, push, ttl_s=HOLDING.ttl_s),
+                trying,
+                timeout_s=push.timeout_s,
+            )
+        except UnreachableError:
+            raise  # whether it was committed is unknown: it is sent again, identical, before anything else
+        except AuthsyncError:
+            self._unsettled = None  # refused, so certainly not committed
+            raise
         self._unsettled = None
         if isinstance(outcome, NoRow) and outcome is not NoRow.OWN_COMMIT:
             self._raise(outcome)

@@ -27,8 +27,12 @@ DELETION_DELAY_S = 1.0
 HOLD_S = 2.0
 WATCH_HOLD_S = 60.0
 """``watch`` cannot know whether the bot was signalled, so a logout there waits for new credentials or for this."""
+UNCLEAR_LOOK_S = 0.1
+"""Whose identity comes after a wipe decides what it was: a ``creds.json`` in the middle of a write is read again."""
 WIPE_SHARE = 4
 """Over one file in so many gone at once is a wipe."""
+MIN_WIPE_OF_NO_BOT = 5
+"""A lock file beside the bots' folders comes and goes: files of no bot are wiped in numbers only."""
 
 
 class Child(Enum):
@@ -49,6 +53,8 @@ class Creds(Enum):
     SAME = auto()
     NEW = auto()
     GONE = auto()
+    UNCLEAR = auto()
+    """It is there, and cannot be read whole yet."""
     NONE = auto()
     """These files never belonged to a bot."""
 
@@ -76,6 +82,7 @@ class Removal:
     stored_count: int
     """How many files the line holds of this bot, the missing ones included."""
     creds: Creds
+    creds_gone_since: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +99,8 @@ class Decision:
 
 def is_wipe(removal: Removal) -> bool:
     """Whether this is more than ordinary deletions."""
+    if removal.creds is Creds.NONE and len(removal.missing) < MIN_WIPE_OF_NO_BOT:
+        return False
     return removal.creds is Creds.GONE or len(removal.missing) * WIPE_SHARE > removal.stored_count
 
 
@@ -108,10 +117,12 @@ def decide(removal: Removal, *, child: Child, watching: bool, now: float) -> Dec
         return Decision(action=Action.DELETE, paths=due, look_at=min(waiting) + DELETION_DELAY_S if waiting else None)
     if child in {Child.STOPPING, Child.SIGNALLED}:
         return Decision(action=Action.KEEP)
-    gone_since = min(removal.missing.values())
+    gone_since = removal.creds_gone_since if removal.creds_gone_since is not None else min(removal.missing.values())
     if now < gone_since + HOLD_S:
         return Decision(action=Action.HOLD, look_at=gone_since + HOLD_S)
-    if removal.creds is Creds.GONE:
+    if removal.creds is Creds.UNCLEAR and child is Child.ALIVE:
+        return Decision(action=Action.HOLD, look_at=now + UNCLEAR_LOOK_S)
+    if removal.creds in {Creds.GONE, Creds.UNCLEAR}:
         if watching and now < gone_since + WATCH_HOLD_S:
             return Decision(action=Action.HOLD, look_at=gone_since + WATCH_HOLD_S)
         return Decision(action=Action.CLEAR, snapshot=True)

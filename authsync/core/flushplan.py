@@ -151,10 +151,18 @@ def plan_flush(
         elif what is Absence.MISSING and path in before.line:
             plan.missing[path] = before.missing_since.get(path, now)
 
-    _leave_remains(plan)
-    _make_room(plan, before.line)
+    _leave_remains(plan, before.line)
+    displaced = _displaced(plan, before.line)
+    for rows in displaced.values():
+        for gone in rows:
+            plan.missing.pop(gone, None)
     plan.identities = _identities_in(plan)
     _follow_removals(plan, before, now=now)
+    for path in displaced.keys() & plan.write.keys():  # what is held back makes no room yet
+        plan.remove |= displaced[path]
+        if any(is_creds(gone) for gone in displaced[path]):
+            plan.want_snapshot("cleared")
+            plan.note(NoteKind.MASS_DELETION, path)
     for bot, identity in plan.identities.items():
         if replaces_paired(before.identities.get(bot), identity):
             plan.want_snapshot("identity")
@@ -180,25 +188,27 @@ def _weigh(plan: FlushPlan, before: Before, path: str, version: Version, *, now:
                 plan.note(NoteKind.TORN, path)
 
 
-def _leave_remains(plan: FlushPlan) -> None:
+def _leave_remains(plan: FlushPlan, line: Manifest) -> None:
     """Write nothing of what is left of a cleared bot, until its ``creds.json`` is there again."""
     back = {folder_of(path) for path in plan.write if is_creds(path)} & plan.cleared
     if back:
         plan.cleared -= back
         plan.rescan = True
-    for path in [path for path in plan.write if bot_of(path, plan.cleared) is not None]:
+    bots = plan.cleared | line.bots | {folder_of(path) for path in plan.write if is_creds(path)}
+    for path in [path for path in plan.write if bot_of(path, bots) in plan.cleared]:
         del plan.write[path]
 
 
-def _make_room(plan: FlushPlan, line: Manifest) -> None:
-    """Where a folder took a file's place, or a file a folder's, the old rows go in the same flush."""
+def _displaced(plan: FlushPlan, line: Manifest) -> dict[str, frozenset[str]]:
+    """Path to write -> the rows that cannot stay beside it: a folder took a file's place, or a file a folder's."""
+    found = {}
     for path in [path for path in plan.write if path not in line]:
-        displaced = {folder for folder in ancestors(path) if folder in line}
+        rows = frozenset(folder for folder in ancestors(path) if folder in line)
         if line.is_folder(path):
-            displaced |= line.below(path)
-        plan.remove |= displaced
-        for gone in displaced:
-            plan.missing.pop(gone, None)
+            rows |= line.below(path)
+        if rows:
+            found[path] = rows
+    return found
 
 
 def _identities_in(plan: FlushPlan) -> dict[str, Identity]:
@@ -213,19 +223,26 @@ def _follow_removals(plan: FlushPlan, before: Before, *, now: float) -> None:
     """Decide on the missing files, bot by bot."""
     by_bot: dict[str | None, dict[str, float]] = {}
     bots = before.line.bots
+    all_bots = bots | {folder_of(path) for path in plan.write if is_creds(path)}
     for path, since in plan.missing.items():
         by_bot.setdefault(bot_of(path, bots), {})[path] = since
     for bot, missing in by_bot.items():
+        creds_path = f"{bot}/{CREDS}" if bot else CREDS
         removal = Removal(
-            missing=missing, stored_count=before.line.count_of(bot), creds=_creds(bot, missing, plan, before)
+            missing=missing,
+            stored_count=before.line.count_of(bot),
+            creds=_creds(bot, creds_path, plan, before),
+            creds_gone_since=missing.get(creds_path),
         )
         decision = clearing.decide(removal, child=before.child, watching=before.watching, now=now)
-        _follow(plan, before.line, bot, removal, decision)
+        _follow(plan, before.line, all_bots, bot, removal, decision)
     plan.missing = {path: since for path, since in plan.missing.items() if path not in plan.remove}
     plan.identities = _identities_in(plan)
 
 
-def _follow(plan: FlushPlan, line: Manifest, bot: str | None, removal: Removal, decision: Decision) -> None:
+def _follow(
+    plan: FlushPlan, line: Manifest, bots: frozenset[str], bot: str | None, removal: Removal, decision: Decision
+) -> None:
     if decision.look_at is not None:
         plan.look_again.update(dict.fromkeys(removal.missing.keys() - decision.paths, decision.look_at))
     if decision.snapshot:
@@ -236,23 +253,25 @@ def _follow(plan: FlushPlan, line: Manifest, bot: str | None, removal: Removal, 
             if decision.snapshot:
                 plan.note(NoteKind.MASS_DELETION, bot or "")
         case Action.HOLD:
-            plan.hold_back(bot, line.bots, until=decision.look_at)
+            plan.hold_back(bot, bots, until=decision.look_at)
         case Action.KEEP:
             plan.note(NoteKind.WIPE_KEPT, bot or "")
             if removal.creds in {Creds.GONE, Creds.NEW}:
-                plan.hold_back(bot, line.bots)
+                plan.hold_back(bot, bots)
         case Action.CLEAR if bot is not None:
-            plan.hold_back(bot, line.bots)
+            plan.hold_back(bot, bots)
             plan.remove |= line.files_of(bot)
             plan.cleared |= {bot}
             plan.note(NoteKind.CLEARED, bot)
 
 
-def _creds(bot: str | None, missing: Mapping[str, float], plan: FlushPlan, before: Before) -> Creds:
+def _creds(bot: str | None, path: str, plan: FlushPlan, before: Before) -> Creds:
     if bot is None:
         return Creds.NONE
-    if (f"{bot}/{CREDS}" if bot else CREDS) in missing:
+    if path in plan.missing:
         return Creds.GONE
+    if path in plan.look_again:
+        return Creds.UNCLEAR
     now, stored = plan.identities.get(bot), before.identities.get(bot)
     return Creds.NEW if now is not None and stored is not None and now.key_id != stored.key_id else Creds.SAME
 

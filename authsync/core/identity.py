@@ -21,13 +21,13 @@ class Identity:
 
 
 def read_identity(content: bytes) -> Identity | None:
-    """The identity in ``content``, or None where it is no JSON object (torn, say)."""
+    """The identity in ``content``; None where it is no JSON (torn, say), an empty one where it is no object."""
     try:
         creds: Any = json.loads(content)
     except (ValueError, RecursionError):
         return None
     if not isinstance(creds, dict):
-        return None
+        return Identity()
     key = creds.get("signedIdentityKey")
     public = key.get("public") if isinstance(key, dict) else None
     me = creds.get("me")

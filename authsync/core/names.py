@@ -20,7 +20,7 @@ TWINS = (".tmp", ".bak")
 """A writer's half-finished or previous version of a file; a stale ``.bak`` resurrects keys, so none is ever stored."""
 
 MAX_NAME_BYTES = 255  # NAME_MAX of every Linux file system
-MAX_PATH_BYTES = 4000  # PATH_MAX is 4096, and the folder's own path comes first
+MAX_PATH_BYTES = 2000  # an index row of PostgreSQL holds 2,704 bytes, the session's id (400 at most) among them
 
 
 def unsafe_reason(path: str) -> str | None:
