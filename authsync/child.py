@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from authsync.errors import CommandNotExecutableError, CommandNotFoundError
+from authsync.errors import AuthsyncError, CommandNotExecutableError, CommandNotFoundError
 
 HIDDEN = ("AUTHSYNC_KEY", "AUTHSYNC_DATABASE_URL")
 """Variables with these prefixes are ours alone."""
@@ -39,6 +39,15 @@ def find_command(command: Sequence[str]) -> str:
         if os.path.isfile(os.path.join(folder, name)):
             raise CommandNotExecutableError(f"the command is not executable: {name}", hint="chmod +x it")
     raise CommandNotFoundError(f"the command does not exist: {name}", hint=hint)
+
+
+def start_error(error: OSError, name: str) -> AuthsyncError:
+    """Why the command ``name``, which exists, could not be started."""
+    if isinstance(error, FileNotFoundError):
+        return CommandNotFoundError(f"the command cannot be started: {name}", hint="its interpreter is missing")
+    return CommandNotExecutableError(
+        f"the command cannot be started: {name}: {error.strerror}", hint="check its first line and its mode"
+    )
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -78,15 +87,8 @@ class Child:
                 # Safe: it makes one system call through a library that is already loaded.
                 preexec_fn=None if libc is None else lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),  # noqa: PLW1509
             )
-        except FileNotFoundError as error:
-            raise CommandNotFoundError(
-                f"the command cannot be started: {command[0]}", hint="its interpreter is missing"
-            ) from error
         except OSError as error:
-            raise CommandNotExecutableError(
-                f"the command cannot be started: {command[0]}: {error.strerror}",
-                hint="check its first line and its mode",
-            ) from error
+            raise start_error(error, command[0]) from error
         self._on_leader_ended, self._on_ended = on_leader_ended, on_ended
         threading.Thread(target=self._reap, name="reaper", daemon=True).start()
 

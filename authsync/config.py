@@ -107,7 +107,9 @@ def check_database_url(url: str | None) -> str:
     if hosts is not None and all(_HOST.fullmatch(host) for host in hosts["hosts"].split(",")):
         return url
     raise ConfigError(
-        f"this is no PostgreSQL URL: {without_password(url)[:60]}",
+        f"the database URL is none of PostgreSQL ({url[:12].partition('://')[0]}…)"
+        if "://" in url[:12]
+        else "the database URL is no URL",
         hint="set DATABASE_URL to postgresql://USER:PASSWORD@HOST:5432/DATABASE (an @ in the password is %40), "
         "or to embedded:",
     )

@@ -25,7 +25,7 @@ from authsync.folderwatch import FolderWatch, Woken
 from authsync.leasethread import OrderSeen, PutBackSeen
 from authsync.reporting import Reporter
 from authsync.store.connection import host_of
-from authsync.storethread import FLUSH_BUDGET_S, FlushDone, FlushFailed, StoreThread
+from authsync.storethread import FLUSH_BUDGET_S, BotLife, FlushDone, FlushFailed, StoreThread
 
 HOLD_OFF_S = 1.0
 """After a flush that could not be stored."""
@@ -263,12 +263,12 @@ class Daemon:
     def _order_seen(self, seen: OrderSeen, now: float) -> None:
         if self._state.phase is Phase.RUNNING:
             self._folder.collect(now)
-            self._store.carry_out(seen.order, child=self._state.child)
+            self._store.carry_out(seen.order, bot=self._bot())
 
     def _put_back_seen(self, _seen: PutBackSeen, _now: float) -> None:
         if self._may_flush():
             self._in_flight = Batch(scan=True)
-            self._store.repair(self._in_flight, child=self._state.child)
+            self._store.repair(self._in_flight, bot=self._bot())
 
     # Effects
 
@@ -303,7 +303,10 @@ class Daemon:
 
     def _submit(self, batch: Batch, budget_s: float) -> None:
         self._in_flight = batch
-        self._store.flush(batch, child=self._state.child, budget_s=budget_s)
+        self._store.flush(batch, bot=self._bot(), budget_s=budget_s, verify=batch is self._last)
+
+    def _bot(self) -> BotLife:
+        return BotLife(child=self._state.child, signalled_at=self._state.signalled_at)
 
     def _drain(self, now: float) -> None:
         """Flush everything, by a full scan."""

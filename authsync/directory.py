@@ -115,15 +115,16 @@ class Directory:
         with entries:
             for entry in entries:
                 path = prefix + entry.name
-                if is_twin(path) and unsafe_reason(path) is None:
-                    found.twins.append(path)
-                if not self._names.belongs(path):
+                is_folder = entry.is_dir(follow_symlinks=False)
+                if not self._names.enters(path):
                     continue
                 reason = unsafe_reason(path)
                 if reason is not None:
                     found.unsynced[printable(path)] = f"its name {reason}"
-                elif entry.is_dir(follow_symlinks=False):
+                elif is_folder:
                     self._scan_into(found, path + "/", entry.path)
+                elif is_twin(path):
+                    found.twins.append(path)
                 else:
                     self._scan_file(found, path, entry.path)
 
@@ -253,7 +254,7 @@ class Directory:
             for path in paths:
                 target = self.root / path
                 for folder in reversed([self.root / name for name in ancestors(path) if name]):
-                    if folder.is_symlink() or folder.is_file():
+                    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
                         folder.unlink()
                     folder.mkdir(mode=0o700, exist_ok=True)  # one by one: `parents=True` gives the umask's mode
                 if target.is_dir() and not target.is_symlink():
@@ -321,9 +322,6 @@ class _Below:
             os.close(self._fd)
         self._name, self._fd = "", self._root
 
-    def twin(self) -> _Below:
-        return _Below(os.dup(self._root))
-
     def close(self) -> None:
         self._forget()
         os.close(self._root)
@@ -334,14 +332,6 @@ class Writer:
 
     def __init__(self, below: _Below) -> None:
         self._below = below
-
-    def twin(self) -> Writer:
-        """A writer of the same folder for another thread, which closes it."""
-        return Writer(self._below.twin())
-
-    def close(self) -> None:
-        """Give the descriptors back."""
-        self._below.close()
 
     def write(self, path: str, content: bytes) -> None:
         """Create ``path``.
@@ -387,7 +377,11 @@ def remove_tree(folder: Path) -> None:
 def _copy_tree(source: Path, target: Path) -> None:
     import shutil  # noqa: PLC0415 - only where the folder is a mount point
 
-    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=False)
+    def special(folder: str, names: list[str]) -> list[str]:
+        paths = {name: Path(folder, name) for name in names}
+        return [name for name, path in paths.items() if not (path.is_symlink() or path.is_file() or path.is_dir())]
+
+    shutil.copytree(source, target, symlinks=True, ignore=special)
     target.chmod(0o700)
 
 

@@ -18,6 +18,8 @@ from authsync.store.leases import Fence, Order
 RENEWAL_TIMEOUT_S = 4.0
 """Under half of the TTL: a renewal that hangs leaves time for another."""
 RETRY_S = 0.5
+STORE, LEASE = "store", "lease"
+"""Who meets an outage: flushes may fail (a full disk) while renewals work."""
 LINE_EVERY_S = 10.0
 """A database that is away is worth one log line in so many seconds."""
 
@@ -39,7 +41,7 @@ class Outage:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._since: float | None = None
+        self._since: dict[str, float] = {}
         self._told_at = 0.0
         self.event = "database_waited_for"
         """What is told: this at a start, where no bot runs yet."""
@@ -48,24 +50,25 @@ class Outage:
         """A try failed and will be repeated."""
         self.failed(attempt.error, attempt=attempt.number, elapsed_s=attempt.elapsed_s, remaining_s=attempt.remaining_s)
 
-    def failed(self, error: AuthsyncError, **fields: float) -> None:
-        """The database did not do what it was asked."""
+    def failed(self, error: AuthsyncError, *, of: str = STORE, **fields: float) -> None:
+        """The database did not do what one thread asked."""
         with self._lock:
             now = time.monotonic()
-            self._since = self._since or now
+            since = self._since.setdefault(of, now)
             if now - self._told_at < LINE_EVERY_S:
                 return
             self._told_at = now
-            since = self._since
             event = self.event if isinstance(error, UnreachableError) else "flush_failed"
         log.get().warning(event, error=error.message, hint=error.hint, away_s=round(now - since, 1), **fields)
 
-    def over(self) -> None:
-        """The database did what it was asked."""
+    def over(self, *, of: str = STORE) -> None:
+        """The database did what one thread asked; it is back when no thread waits any more."""
         with self._lock:
-            since, self._since = self._since, None
+            since = self._since.pop(of, None)
+            if since is None or self._since:
+                return
             told_at, self._told_at = self._told_at, 0.0
-        if since is not None and told_at:
+        if told_at:
             log.get().info("database_back", away_s=round(time.monotonic() - since, 1))
 
 
@@ -73,16 +76,15 @@ class LeaseThread:
     """Renews until it is stopped or the fence is lost."""
 
     def __init__(
-        self, db: Database, fence: Callable[[], Fence], *, post: Callable[[object], None], outage: Outage
+        self, db: Database, line: Callable[[], tuple[Fence, int]], *, post: Callable[[object], None], outage: Outage
     ) -> None:
         self._db = db
-        self._fence = fence
+        self._line = line
         self._post = post
         self._outage = outage
         self._times: LeaseTimes = HOLDING
         self._wake = threading.Event()
         self._stopped = False
-        self._orders: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
     def start(self) -> None:
@@ -114,11 +116,11 @@ class LeaseThread:
             except MissingSchemaError:
                 cause = NoRow.PUT_BACK  # somebody dropped our tables
             except AuthsyncError as error:
-                self._outage.failed(error)
+                self._outage.failed(error, of=LEASE)
                 pause_s = RETRY_S
                 continue
             pause_s = times.renew_s
-            self._outage.over()
+            self._outage.over(of=LEASE)
             if cause is NoRow.PUT_BACK:
                 self._post(PutBackSeen())
             elif cause is not None:
@@ -127,15 +129,16 @@ class LeaseThread:
         self._db.close()
 
     def _renew(self, times: LeaseTimes) -> NoRow | None:
-        fence = self._fence()
+        fence, revision = self._line()
         renewal = self._db.call(
             lambda connection: leases.renew(connection, self._db, fence, ttl_s=times.ttl_s),
             timeout_s=RENEWAL_TIMEOUT_S,
         )
         if isinstance(renewal, NoRow):
             # The store thread may have acquired anew meanwhile, after the database was put back.
-            return None if self._fence() != fence else renewal
-        if renewal.order is not None and renewal.order.id not in self._orders:
-            self._orders.add(renewal.order.id)
+            return None if self._line()[0] != fence else renewal
+        if renewal.revision < revision:  # read before the renewal was sent, so no flush in between explains it
+            return NoRow.PUT_BACK
+        if renewal.order is not None:
             self._post(OrderSeen(renewal.order))
         return None

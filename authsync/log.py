@@ -6,6 +6,7 @@ Events are fixed past-tense English names; ``messages.py`` says what each means 
 from __future__ import annotations
 
 import logging
+import select
 import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
@@ -13,10 +14,10 @@ from typing import Any, TextIO
 import structlog
 
 from authsync.core.names import mask_numbers
-from authsync.messages import MESSAGES
+from authsync.messages import MESSAGES, WARNINGS
 
-LEVELS = ("debug", "info", "warning", "error")
-FORMATS = ("auto", "console", "json")
+PATIENCE_S = 0.1
+"""How long a line waits for the reader of stderr before it is dropped."""
 LANGUAGES = ("en", "pt")
 
 _EventDict = MutableMapping[str, Any]
@@ -27,10 +28,16 @@ class _Stderr:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        try:
+            self._fd: int | None = stream.fileno()
+        except (OSError, ValueError):  # not a file, or closed
+            self._fd = None
 
     def write(self, text: str) -> None:
         try:
-            self._stream.write(text)
+            # A full pipe that nobody reads would hold up the signal, the flush and the lease.
+            if self._fd is None or select.select([], [self._fd], [], PATIENCE_S)[1]:
+                self._stream.write(text)
         except (OSError, ValueError):  # the pipe's reader is gone, or the stream closed: there is nobody to tell
             return
 
@@ -99,3 +106,8 @@ def get() -> structlog.typing.FilteringBoundLogger:
     """The logger. Each event has a name of ``messages.py`` and its numbers as fields with units in their names."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger()
     return logger
+
+
+def tell(event: str, **fields: object) -> None:
+    """Log an event at the level that it always has."""
+    (get().warning if event in WARNINGS else get().info)(event, **fields)

@@ -16,7 +16,7 @@ from authsync.core.names import MARKER
 from authsync.core.reconcile import Trace
 from authsync.errors import FolderError, OwnedError
 
-_BLOCK_BYTES = 1024
+_BLOCK_BYTES = 4096
 """One write of so many bytes replaces another: shorter contents are padded with blanks."""
 
 
@@ -33,8 +33,8 @@ class Mark:
     digest: bytes = b""
     host: str = ""
     boot_id: str = ""
-    inode: int = 0
-    """Of the marker's own file: a copy of the folder carries another one."""
+    place: str = ""
+    """Device and inode of the marker's own file: a copy of the folder has another one."""
 
     def trace(self, session_id: str) -> Trace | None:
         """What this tells ``session_id``; a half-made restore counts whosever it is."""
@@ -67,7 +67,7 @@ class Marker:
                 digest=bytes.fromhex(raw["digest"]),
                 host=str(raw["host"]),
                 boot_id=str(raw["boot_id"]),
-                inode=int(raw["inode"]),
+                place=str(raw["place"]),
             )
         except FileNotFoundError:
             return None
@@ -101,9 +101,12 @@ class Marker:
         self._fd = fd
 
     @property
-    def inode(self) -> int:
-        """Of the locked file; 0 without the lock."""
-        return os.fstat(self._fd).st_ino if self._fd is not None else 0
+    def place(self) -> str:
+        """Device and inode of the locked file; empty without the lock."""
+        if self._fd is None:
+            return ""
+        status = os.fstat(self._fd)
+        return f"{status.st_dev}:{status.st_ino}"
 
     def unlock(self) -> None:
         """Give the lock back."""
@@ -134,7 +137,7 @@ class Marker:
         """
         if self._is_gone():
             self.lock()
-        mark = self._last = replace(mark, inode=self.inode)
+        mark = self._last = replace(mark, place=self.place)
         text = json.dumps(
             {
                 "session": mark.session,
@@ -146,9 +149,9 @@ class Marker:
                 "digest": mark.digest.hex(),
                 "host": mark.host,
                 "boot_id": mark.boot_id,
-                "inode": mark.inode,
+                "place": mark.place,
             },
-            ensure_ascii=True,
+            ensure_ascii=False,
         ).encode()
         try:
             if self._fd is None:

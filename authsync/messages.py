@@ -5,6 +5,19 @@ Placeholders are fields of the event. The Portuguese of the first four is that o
 
 from __future__ import annotations
 
+WARNINGS = frozenset(
+    {
+        "bot_cleared",
+        "copy_kept",
+        "identity_replaced",
+        "legacy_still_written",
+        "mass_deletion_followed",
+        "restored_local",
+        "restored_nothing",
+    }
+)
+"""Events that a start or a flush tells, and that somebody should look at."""
+
 MESSAGES: dict[str, tuple[str, str]] = {
     "restore_done": (
         "✅ Session {session} restored from the database: {files} files, {bytes} bytes in {took_ms} ms",

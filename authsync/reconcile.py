@@ -165,7 +165,6 @@ def restore_line(opening: Opening, lease: Lease, scan: Scan, trying: Trying) -> 
                     found[1],
                     local=local,
                     before_change=lambda: write_restoring(opening),
-                    progress=opening.progress,
                 )
             except BaseException:
                 local = opening.directory.scan()  # another try finds what this one left

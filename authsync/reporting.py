@@ -32,10 +32,8 @@ class Reporter:
                 continue  # below, when it lasts
             if note.kind is NoteKind.WIPE_KEPT:
                 self.warn_once(note.kind.value, note.about, bot=note.about or ".")
-            elif note.kind is NoteKind.PAIRED:
-                log.get().info(note.kind.value, bot=note.about or ".")
             else:
-                log.get().warning(note.kind.value, bot=note.about or ".", snapshot=report.snapshot)
+                log.tell(note.kind.value, bot=note.about or ".", snapshot=report.snapshot)
         self._warn_of_torn(report, now)
         for path, reason in report.unsynced.items():
             self.warn_once("path_not_synced", path, path=path, reason=reason)

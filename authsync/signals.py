@@ -9,11 +9,11 @@ import signal
 from queue import SimpleQueue
 from types import FrameType
 
-FORWARDED = tuple(
-    getattr(signal, name)
-    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCONT", "SIGALRM")
-    if hasattr(signal, name)
-)
+_OURS = {"SIGKILL", "SIGSTOP", "SIGCHLD", "SIGCLD", "SIGPIPE", "SIGTSTP", "SIGTTIN", "SIGTTOU"}  # or nobody's to catch
+_FAULTS = {"SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT", "SIGIOT", "SIGTRAP", "SIGSYS"}
+
+FORWARDED = tuple(signum for signum in signal.Signals if signum.name not in _OURS | _FAULTS)
+"""All other signals are routed to the bot's group; SIGTERM and SIGINT stop us, too, and SIGUSR1 asks for a flush."""
 
 mailbox: SimpleQueue[object] = SimpleQueue()
 """What the main thread reads; a signal arrives as its number (``signal.Signals``)."""

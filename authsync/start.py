@@ -15,7 +15,6 @@ from authsync.core.ownership import HOLDING, Refusal, refusal
 from authsync.directory import Directory
 from authsync.errors import OwnedError
 from authsync.marker import Mark, Marker
-from authsync.restore import Progress
 from authsync.store import leases, schema
 from authsync.store.connection import Database, Trying
 from authsync.store.leases import Lease, Start
@@ -63,7 +62,6 @@ class Opening:
     """Nothing stored is an error: never start a bot that would have to pair."""
     on_wait: Callable[[], None] = lambda: None
     """Called once when the session turns out to be held by another."""
-    progress: Progress = lambda _files, _bytes: None
 
 
 def ensure_schema(opening: Opening, trying: Trying) -> None:
@@ -127,7 +125,7 @@ def acquire(opening: Opening, trying: Trying, *, wait: bool, any_scope: bool = F
 def _is_in_place(opening: Opening, mark: Mark) -> bool:
     """Whether ``mark`` was written here: same machine, same boot, and the very file (a copied folder's is another)."""
     start = opening.start
-    return (mark.host, mark.boot_id, mark.inode) == (start.host, start.boot_id, opening.marker.inode)
+    return (mark.host, mark.boot_id, mark.place) == (start.host, start.boot_id, opening.marker.place)
 
 
 def _record_acquisition(opening: Opening, lease: Lease, number: int, trying: Trying) -> None:

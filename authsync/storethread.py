@@ -15,18 +15,26 @@ from authsync.core.debounce import Batch
 from authsync.core.lifecycle import Closed, Failed, FenceLost, Opened, Waiting
 from authsync.core.retention import to_forget
 from authsync.errors import AuthsyncError, BugError, DamagedError, FencedError, TombstoneError
-from authsync.leasethread import LeaseThread, Outage
+from authsync.leasethread import LeaseThread, Outage, PutBackSeen
 from authsync.marker import Marker
-from authsync.reconcile import flush_local, inspect, load_line, open_session, write_marker
+from authsync.reconcile import flush_local, inspect, load_line, open_session, write_marker, write_restoring
 from authsync.start import Opening, acquire, ensure_schema, make_directory, new_start
 from authsync.store import embedded, leases, snapshots
 from authsync.store.connection import Database, Patience, Trying
 from authsync.store.leases import Lease, Order
-from authsync.sync import Line, Report
+from authsync.sync import Line, PutBackError, Report
 
 FLUSH_BUDGET_S = 30.0
 """Tries of one flush while the bot runs; then its paths go back to the schedule, and it is tried again."""
 CLOSE_BUDGET_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BotLife:
+    """What became of the bot's process, at the moment a flush is asked for."""
+
+    child: Child
+    signalled_at: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,6 @@ class FlushFailed:
     """A flush could not be stored; its batch is to be flushed again."""
 
     batch: Batch
-    error: AuthsyncError
 
 
 class StoreThread:
@@ -63,13 +70,15 @@ class StoreThread:
             db=self._db,
             directory=self.directory,
             marker=self.marker,
-            tell=_tell,
+            tell=log.tell,
             force=settings.takeover == "force",
             watching=not settings.command,
             require_session=settings.require_session,
             on_wait=lambda: post(Waiting()),
         )
         self._lease: Lease | None = None
+        self._order_id: str | None = None
+        """The order that is being carried out."""
         self._lease_thread: LeaseThread | None = None
         self.line: Line | None = None
         self.error: AuthsyncError | None = None
@@ -81,21 +90,23 @@ class StoreThread:
         self._thread.start()
         self._jobs.put(self._open)
 
-    def flush(self, batch: Batch, *, child: Child, budget_s: float = FLUSH_BUDGET_S) -> None:
-        """Flush ``batch``: posts FlushDone, FlushFailed or FenceLost."""
-        self._jobs.put(lambda: self._flush(batch, child, budget_s))
+    def flush(self, batch: Batch, *, bot: BotLife, budget_s: float, verify: bool = False) -> None:
+        """Flush ``batch``: posts FlushDone, FlushFailed or FenceLost. ``verify``: see ``Line.flush``."""
+        self._jobs.put(lambda: self._flush(batch, bot, budget_s, verify=verify))
 
-    def repair(self, batch: Batch, *, child: Child) -> None:
+    def repair(self, batch: Batch, *, bot: BotLife) -> None:
         """The session's row is gone or too old: own it anew and store the folder again. Posts as ``flush``."""
-        self._jobs.put(lambda: self._flush(batch, child, FLUSH_BUDGET_S, put_back=True))
+        self._jobs.put(lambda: self._flush(batch, bot, FLUSH_BUDGET_S, put_back=True))
 
     def snapshot(self, reason: str) -> None:
         """Keep the line as it is, and thin the older snapshots."""
         self._jobs.put(lambda: self._snapshot(reason))
 
-    def carry_out(self, order: Order, *, child: Child) -> None:
-        """Flush everything and keep a snapshot, because a one-shot asked for it."""
-        self._jobs.put(lambda: self._carry_out(order, child))
+    def carry_out(self, order: Order, *, bot: BotLife) -> None:
+        """Flush everything and keep a snapshot, because a one-shot asked for it. It asks until it is answered."""
+        if self._order_id != order.id:
+            self._order_id = order.id
+            self._jobs.put(lambda: self._carry_out(order, bot))
 
     def keep_copy(self, note: str) -> None:
         """Keep the folder beside the line: posts FlushDone (with nothing flushed) or FlushFailed."""
@@ -115,7 +126,16 @@ class StoreThread:
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
-            job()
+            try:
+                job()
+            except PutBackError:
+                self._post(PutBackSeen())
+            except (FencedError, TombstoneError) as error:
+                self._lost(error)
+            except AuthsyncError as error:
+                self._outage.failed(error)
+            except Exception as error:  # noqa: BLE001 - whatever happens to one job, the bot's next changes are stored
+                self._outage.failed(_bug(error))
 
     def _trying(self, budget_s: float) -> Trying:
         return Trying(budget_s=budget_s, patience=self.patience, on_retry=self._outage.tried)
@@ -143,7 +163,7 @@ class StoreThread:
         held = self._lease.fence
         self._lease_thread = LeaseThread(
             Database(self._settings.database_url, self._settings.schema),
-            lambda: self.line.fence if self.line is not None else held,
+            lambda: (self.line.fence, self.line.revision) if self.line is not None else (held, 0),
             post=self._post,
             outage=self._outage,
         )
@@ -165,6 +185,7 @@ class StoreThread:
         line = load_line(opening, lease, trying)
         line.take_snapshot("diverged", trying=trying, note="before a start on damage")
         if policy == "fresh":
+            write_restoring(opening)
             opening.directory.remove([*scan.manifest, *scan.twins])
             opening.tell("restored_nothing", error=error.message)
         else:
@@ -178,19 +199,27 @@ class StoreThread:
             self.error = error
         self._post(Failed(error.exit_code))
 
-    def _flush(self, batch: Batch, child: Child, budget_s: float, *, put_back: bool = False) -> None:
+    def _flush(
+        self, batch: Batch, bot: BotLife, budget_s: float, *, put_back: bool = False, verify: bool = False
+    ) -> None:
         assert self.line is not None
         try:
-            report = self.line.flush(batch, child=child, trying=self._trying(budget_s), put_back=put_back)
+            report = self.line.flush(
+                batch,
+                child=bot.child,
+                signalled_at=bot.signalled_at,
+                trying=self._trying(budget_s),
+                put_back=put_back,
+                verify=verify,
+            )
         except (FencedError, TombstoneError) as error:
             self._lost(error)
         except AuthsyncError as error:
             self._outage.failed(error)
-            self._post(FlushFailed(batch=batch, error=error))
+            self._post(FlushFailed(batch=batch))
         except Exception as error:  # noqa: BLE001 - the bot runs on whatever happens here; the flush is tried again
-            bug = _bug(error)
-            self._outage.failed(bug)
-            self._post(FlushFailed(batch=batch, error=bug))
+            self._outage.failed(_bug(error))
+            self._post(FlushFailed(batch=batch))
         else:
             if report.changed:
                 self._outage.over()
@@ -198,15 +227,10 @@ class StoreThread:
 
     def _snapshot(self, reason: str) -> None:
         assert self.line is not None
-        try:
-            number = self.line.take_snapshot(reason, trying=self._trying(FLUSH_BUDGET_S))
-            if number is not None:
-                log.get().info("snapshot_taken", reason=reason, snapshot=number, revision=self.line.revision)
-            self._forget()
-        except (FencedError, TombstoneError) as error:
-            self._lost(error)
-        except AuthsyncError as error:
-            self._outage.failed(error)
+        number = self.line.take_snapshot(reason, trying=self._trying(FLUSH_BUDGET_S))
+        if number is not None:
+            log.get().info("snapshot_taken", reason=reason, snapshot=number, revision=self.line.revision)
+        self._forget()
 
     def _forget(self) -> None:
         session_id, trying = self._settings.session_id, self._trying(FLUSH_BUDGET_S)
@@ -221,30 +245,26 @@ class StoreThread:
     def _prune(self) -> None:
         """Remove some rows, then let what waits go first."""
         session_id = self._settings.session_id
-        try:
-            more = self._db.call(lambda c: snapshots.prune(c, self._db, session_id))
-        except AuthsyncError as error:
-            self._outage.failed(error)  # the next snapshot prunes again
-            return
+        more = self._db.call(lambda c: snapshots.prune(c, self._db, session_id))
         if more and not self.patience.cancelled:
             self._jobs.put(self._prune)
 
-    def _carry_out(self, order: Order, child: Child) -> None:
+    def _carry_out(self, order: Order, bot: BotLife) -> None:
         assert self.line is not None
+        self._order_id = None  # should this fail, the order still stands, and is seen again
         trying = self._trying(FLUSH_BUDGET_S)
-        try:
-            report = self.line.flush(Batch(scan=True), child=child, trying=trying)
-            number = self.line.take_snapshot("manual", trying=trying, note=order.note)
-            outcome = {"snapshot": number, "revision": self.line.revision, "files": len(self.line.manifest)}
-            fence = self.line.fence
-            self._db.retrying(lambda c: leases.finish_order(c, self._db, fence, order.id, outcome), trying)
-        except (FencedError, TombstoneError) as error:
-            self._lost(error)
-        except AuthsyncError as error:
-            self._outage.failed(error)
-        else:
-            log.get().info("order_carried_out", **outcome)
-            self._post(FlushDone(batch=Batch(scan=True), report=report))
+        batch = Batch(scan=True)
+        self._post(
+            FlushDone(
+                batch=batch,
+                report=self.line.flush(batch, child=bot.child, signalled_at=bot.signalled_at, trying=trying),
+            )
+        )
+        number = self.line.take_snapshot("manual", trying=trying, note=order.note)
+        outcome = {"snapshot": number, "revision": self.line.revision, "files": len(self.line.manifest)}
+        fence = self.line.fence
+        self._db.retrying(lambda c: leases.finish_order(c, self._db, fence, order.id, outcome), trying)
+        log.get().info("order_carried_out", **outcome)
 
     def _lost(self, error: AuthsyncError) -> None:
         self._post(FenceLost(error.message))
@@ -256,7 +276,7 @@ class StoreThread:
             number = self.line.keep_copy(note, trying=self._trying(self._settings.grace_s))
         except AuthsyncError as error:
             self._outage.failed(error)
-            self._post(FlushFailed(batch=batch, error=error))
+            self._post(FlushFailed(batch=batch))
         else:
             if number is not None:
                 log.get().warning("copy_kept", snapshot=number)
@@ -280,13 +300,6 @@ class StoreThread:
             self._db.close()
             embedded.stop()
             self._post(Closed())
-
-
-def _tell(event: str, **fields: object) -> None:
-    level = (
-        "warning" if event in {"copy_kept", "legacy_still_written", "restored_nothing", "restored_local"} else "info"
-    )
-    getattr(log.get(), level)(event, **fields)
 
 
 def _bug(error: Exception) -> BugError:

@@ -22,7 +22,7 @@ from authsync.core.names import printable, unsafe_reason
 from authsync.core.ownership import HOLDING, NoRow
 from authsync.core.reconcile import SessionState
 from authsync.core.torn import OPAQUE_AFTER_S, StoredForm, parses
-from authsync.directory import Directory
+from authsync.directory import Directory, StableRead
 from authsync.errors import (
     FENCED_MESSAGE,
     TOMBSTONE_MESSAGE,
@@ -38,6 +38,9 @@ from authsync.store import files, leases, schema, snapshots
 from authsync.store.connection import Connection, Database, Trying
 from authsync.store.files import Push, Row, View
 from authsync.store.leases import Fence, Start
+
+COPY_ROUNDS = 5
+"""Reads of a file that a copy tries while it moves."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,8 +105,19 @@ class Line:
         """Whether any stored bot is paired."""
         return any(identity.paired for identity in self.identities.values())
 
-    def flush(self, batch: Batch, *, child: Child, trying: Trying, put_back: bool = False) -> Report:
+    def flush(
+        self,
+        batch: Batch,
+        *,
+        child: Child,
+        signalled_at: float | None = None,
+        trying: Trying,
+        put_back: bool = False,
+        verify: bool = False,
+    ) -> Report:
         """Store what changed among ``batch``; ``put_back`` tells that the lease found the row gone or too old.
+
+        ``verify`` asks whether the database still is where we left it, changes or not: the last flush does.
 
         Raises:
             UnreachableError: the database is away; flush the same batch again later.
@@ -114,15 +128,24 @@ class Line:
         try:
             if put_back:
                 self._raise(NoRow.PUT_BACK)
+            if verify:
+                self._verify(trying)
             self._settle(trying, report)
-            self._flush(batch, child, trying, report)
-        except (_PutBackError, MissingSchemaError):
+            self._flush(batch, child, signalled_at, trying, report)
+        except (PutBackError, MissingSchemaError):
             self._adopt_what_is_there(trying)
             report.put_back = True
-            self._flush(Batch(paths=batch.paths, scan=True), child, trying, report)
+            self._flush(Batch(paths=batch.paths, scan=True), child, signalled_at, trying, report)
         report.revision = self.revision
         report.took_ms = round((time.monotonic() - began) * 1000, 1)
         return report
+
+    def _verify(self, trying: Trying) -> None:
+        if self._unsettled is not None:
+            return  # sending it again tells
+        found = self.db.retrying(lambda connection: files.read_head(connection, self.db, self.fence.session_id), trying)
+        if found is None or found[0].revision < self.revision:
+            self._raise(NoRow.PUT_BACK)
 
     def take_snapshot(self, reason: str, *, trying: Trying, note: str | None = None) -> int | None:
         """Keep the line as it is now.
@@ -142,19 +165,20 @@ class Line:
 
     def keep_copy(self, note: str, *, trying: Trying) -> int | None:
         """Keep the folder as it is beside the line; needs no lease. None where that would keep nothing new."""
-        scan = self.directory.scan()
-        if not scan.manifest or scan.manifest.digest == self.manifest.digest:
+        rows = self._rows()
+        totals = Manifest({row.path: row.entry for row in rows}).totals
+        if not rows or totals.digest == self.manifest.digest:
             return None
         return self.db.retrying(
             lambda connection: snapshots.keep_copy(
                 connection,
                 self.db,
                 self.fence.session_id,
-                totals=scan.manifest.totals,
+                totals=totals,
                 revision=self.revision,
                 paired=self.paired,
                 note=note,
-                rows=self._rows_of(scan.manifest),
+                rows=rows,
             ),
             trying,
         )
@@ -202,7 +226,7 @@ class Line:
         )
         self._push(plan, trying)
 
-    def _flush(self, batch: Batch, child: Child, trying: Trying, report: Report) -> None:
+    def _flush(self, batch: Batch, child: Child, signalled_at: float | None, trying: Trying, report: Report) -> None:
         seen = self.look(batch, trying, report)
         gone = [path for path, what in seen.items() if what is Absence.MISSING and is_creds(path)]
         before = Before(
@@ -211,6 +235,7 @@ class Line:
             missing_since=self._missing,
             cleared=self._cleared,
             child=child,
+            signalled_at=signalled_at,
             watching=self._watching,
         )
         plan = plan_flush(before, seen, twins=self.directory.rewritten(gone), now=time.monotonic())
@@ -268,7 +293,10 @@ class Line:
         if path in self._opaque or not path.endswith(".json"):
             return StoredForm.OPAQUE
         if path not in self._json and content and still_s >= OPAQUE_AFTER_S and not parses(content):
-            stored = self.read_stored([path], trying=trying)[path]
+            try:
+                stored = self.read_stored([path], trying=trying)[path]
+            except DamagedError:
+                stored = b""  # what it was cannot be told; the local one may replace what is damaged anyway
             (self._json if parses(stored) else self._opaque).add(path)
         return StoredForm.OPAQUE if path in self._opaque else StoredForm.JSON
 
@@ -338,7 +366,7 @@ class Line:
         if cause is NoRow.TOMBSTONE:
             raise TombstoneError(TOMBSTONE_MESSAGE, hint="start the bot again to pair it anew")
         if cause is NoRow.PUT_BACK:
-            raise _PutBackError
+            raise PutBackError
         raise BugError(f"a statement ended in {cause}")
 
     def _adopt_what_is_there(self, trying: Trying) -> None:
@@ -369,10 +397,22 @@ class Line:
         self._json.clear()
         self._opaque.clear()
 
-    def _rows_of(self, manifest: Manifest) -> Iterable[Row]:
-        reads = self.directory.read(list(manifest), on_unsynced=lambda _path, _reason: None)
-        return [Row(path, what.content, what.entry) for path, what in reads.items() if not isinstance(what, Absence)]
+    def _rows(self) -> list[Row]:
+        """The folder as it is, torn files too; what moves is read until it stands still, a few times."""
+        rows: dict[str, Row] = {}
+        waiting = list(self.directory.scan().manifest)
+        for _ in range(COPY_ROUNDS):
+            reads = self.directory.read(waiting, on_unsynced=lambda _path, _reason: None)
+            rows.update(
+                {
+                    path: Row(path, what.content, what.entry)
+                    for path, what in reads.items()
+                    if isinstance(what, StableRead)
+                }
+            )
+            waiting = [path for path, what in reads.items() if what is Absence.MOVING]
+        return list(rows.values())
 
 
-class _PutBackError(Exception):
+class PutBackError(Exception):
     """The stored session is older than what we wrote, or gone."""

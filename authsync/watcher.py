@@ -101,8 +101,6 @@ class Watcher(FileSystemEventHandler):
         # A new folder may have got files before its watch was set: only a scan knows.
         if not event.is_directory:
             names = [name for name in names if self._belongs(name)]
-        elif event.event_type == "modified":
-            return
         if not names and not event.is_directory:
             return
         with self._lock:

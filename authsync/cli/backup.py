@@ -42,7 +42,7 @@ def backup(
     from authsync.store.connection import Database  # noqa: PLC0415
 
     with Database(settings.database_url, settings.schema) as db:
-        oneshot = Backup(settings, db, command="backup", tell=log.get().info)
+        oneshot = Backup(settings, db, command="backup", tell=log.tell)
         if dry_run:
             delta = oneshot.plan_backup()
             if as_json:

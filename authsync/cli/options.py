@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -170,23 +169,33 @@ def _common_fields(ctx: click.Context) -> dict[str, Any]:
     }
 
 
-def database_url(ctx: click.Context) -> str:
+def given_url(ctx: click.Context) -> str | None:
     """The database URL, out of a flag, a file or a variable.
 
     Raises:
-        ConfigError: there is none, its file cannot be read, or it cannot be one.
+        ConfigError: its file cannot be read.
+    """
+    url, file = ctx.params["database_url"], ctx.params["database_url_file"]
+    if file is None or ctx.get_parameter_source("database_url") is ParameterSource.COMMANDLINE:
+        return url if isinstance(url, str) else None
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            f"the database URL's file cannot be read: {error.strerror}", hint=f"check --database-url-file {file}"
+        ) from error
+
+
+def database_url(ctx: click.Context) -> str:
+    """The database URL of a command that needs a database.
+
+    Raises:
+        ConfigError: there is none, or it cannot be one.
     """
     from authsync import log  # noqa: PLC0415 - structlog: not for --help
 
-    url, file = ctx.params["database_url"], ctx.params["database_url_file"]
+    url = given_url(ctx)
     from_flag = ctx.get_parameter_source("database_url") is ParameterSource.COMMANDLINE
-    if file is not None and not from_flag:
-        try:
-            url = Path(file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(
-                f"the database URL's file cannot be read: {error.strerror}", hint=f"check --database-url-file {file}"
-            ) from error
     if url is not None and from_flag and config.has_password(url):
         log.get().warning("password_visible")
     if url == config.OFF:
@@ -217,8 +226,3 @@ def wants_traceback(arguments: list[str]) -> bool:
 def usage(message: str, *, hint: str) -> UsageError:
     """An error of the command line."""
     return UsageError(message, hint=hint)
-
-
-def at_terminal() -> bool:
-    """Whether a person watches stderr."""
-    return sys.stderr.isatty()

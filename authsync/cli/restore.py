@@ -11,6 +11,7 @@ import click
 
 from authsync.cli import options
 from authsync.cli.progress import Progress
+from authsync.core.manifest import Delta
 
 
 @click.command(
@@ -48,6 +49,8 @@ def restore(
         raise options.usage(
             "--snapshot, --at and --only need --to", hint="into the live folder that is a rollback; or add --to DIR"
         )
+    if target is not None and dry_run:
+        raise options.usage("--dry-run goes with the live folder, not with --to", hint="leave one of them out")
     options.set_log_up(ctx)
     settings = options.settings(ctx)
     from authsync import log  # noqa: PLC0415 - psycopg and structlog: not for --help
@@ -56,19 +59,9 @@ def restore(
     from authsync.store.connection import Database  # noqa: PLC0415
 
     with Database(settings.database_url, settings.schema) as db:
-        oneshot = Restore(settings, db, command="restore", tell=log.get().info)
-        if dry_run and target is None:
-            delta, stored = oneshot.plan_restore()
-            if as_json:
-                click.echo(
-                    json.dumps({"stored": stored, "write": sorted(delta.changed), "remove": sorted(delta.removed)})
-                )
-                return
-            for path in sorted(delta.changed):
-                click.echo(f"write   {path}")
-            for path in sorted(delta.removed):
-                click.echo(f"remove  {path}")
-            click.echo(f"{len(delta.changed)} to write, {len(delta.removed)} to remove, {stored} stored")
+        oneshot = Restore(settings, db, command="restore", tell=log.tell)
+        if dry_run:
+            _print_plan(*oneshot.plan_restore(), as_json=as_json)
             return
         with Progress("restored") as progress:
             aside: Path | None = None
@@ -94,3 +87,14 @@ def restore(
         log.get().info("restore_done", session=settings.session_id, **result)
         if as_json:
             click.echo(json.dumps(result))
+
+
+def _print_plan(delta: Delta, stored: int, *, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"stored": stored, "write": sorted(delta.changed), "remove": sorted(delta.removed)}))
+        return
+    for path in sorted(delta.changed):
+        click.echo(f"write   {path}")
+    for path in sorted(delta.removed):
+        click.echo(f"remove  {path}")
+    click.echo(f"{len(delta.changed)} to write, {len(delta.removed)} to remove, {stored} stored")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from authsync import config
 from authsync.cli import options
 from authsync.cli.failure import print_error
-from authsync.errors import AuthsyncError
 
 
 @click.command(
@@ -30,7 +29,7 @@ def run(ctx: click.Context, /, command: tuple[str, ...], **_: Any) -> int:  # no
     if not command:
         raise options.usage("there is no command to run", hint="authsync run -- node server.js")
     options.set_log_up(ctx)
-    if ctx.params["database_url"] == config.OFF:
+    if options.given_url(ctx) == config.OFF:
         _run_alone(command)
     return _supervise(ctx, command)
 
@@ -71,14 +70,14 @@ def _supervise(ctx: click.Context, command: tuple[str, ...]) -> int:
     return ended.exit_code
 
 
-def _run_alone(command: tuple[str, ...]) -> None:
+def _run_alone(command: tuple[str, ...]) -> NoReturn:
     """Become the command: nothing is restored and nothing is stored."""
     from authsync import log  # noqa: PLC0415 - see above
-    from authsync.child import environment, find_command  # noqa: PLC0415
+    from authsync.child import environment, find_command, start_error  # noqa: PLC0415
 
     log.get().warning("switched_off")
     program = find_command(command)
     try:
         os.execve(program, list(command), environment(os.environ))  # noqa: S606 - running it is what was asked
     except OSError as error:
-        raise AuthsyncError(f"the command cannot be started: {error.strerror}", hint="check its first line") from error
+        raise start_error(error, command[0]) from error

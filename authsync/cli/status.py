@@ -11,7 +11,7 @@ import click
 
 from authsync.cli import options
 from authsync.core.identity import read_identity
-from authsync.core.manifest import Manifest, bot_of, folder_of
+from authsync.core.manifest import Manifest, folder_of
 from authsync.core.names import family, mask_numbers
 
 if TYPE_CHECKING:  # psycopg: not for --help
@@ -86,7 +86,7 @@ def _described(
                 "bot": shown(bot) or ".",
                 "paired": identity is not None and identity.paired,
                 "number": shown(identity.number) if identity is not None and identity.paired else None,
-                "files": sum(1 for name in stored if bot_of(name, stored.bots) == bot),
+                "files": stored.count_of(bot),
             }
         )
     held = found.held

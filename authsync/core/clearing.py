@@ -7,7 +7,7 @@ Then:
 ================================================  ==========================================
 what the folder shows after the hold              what happens
 ================================================  ==========================================
-somebody signalled the bot meanwhile              kept: many bots wipe on every clean stop
+somebody signalled the bot, before it or meanwhile  kept: many bots wipe on every clean stop
 ``creds.json`` is still gone                      cleared (``watch`` waits WATCH_HOLD_S)
 the same identity is still, or again, there       snapshot, then ordinary deletions
 another identity is there                         snapshot, and one flush replaces the bot
@@ -25,6 +25,8 @@ from enum import Enum, auto
 DELETION_DELAY_S = 1.0
 """An ordinary deletion is flushed when the file has been gone for so long."""
 HOLD_S = 2.0
+SIGNAL_SLACK_S = 0.5
+"""A platform that signals every process reaches the bot so much before us, at most."""
 WATCH_HOLD_S = 60.0
 """``watch`` cannot know whether the bot was signalled, so a logout there waits for new credentials or for this."""
 UNCLEAR_LOOK_S = 0.1
@@ -104,7 +106,9 @@ def is_wipe(removal: Removal) -> bool:
     return removal.creds is Creds.GONE or len(removal.missing) * WIPE_SHARE > removal.stored_count
 
 
-def decide(removal: Removal, *, child: Child, watching: bool, now: float) -> Decision:
+def decide(
+    removal: Removal, *, child: Child, watching: bool, now: float, signalled_at: float | None = None
+) -> Decision:
     """What to do with ``removal``; see the module's table."""
     everything = frozenset(removal.missing)
     if not is_wipe(removal):
@@ -115,9 +119,11 @@ def decide(removal: Removal, *, child: Child, watching: bool, now: float) -> Dec
         due = frozenset(path for path, since in removal.missing.items() if now - since >= DELETION_DELAY_S)
         waiting = [since for path, since in removal.missing.items() if path not in due]
         return Decision(action=Action.DELETE, paths=due, look_at=min(waiting) + DELETION_DELAY_S if waiting else None)
-    if child in {Child.STOPPING, Child.SIGNALLED}:
-        return Decision(action=Action.KEEP)
     gone_since = removal.creds_gone_since if removal.creds_gone_since is not None else min(removal.missing.values())
+    # Some platforms signal the bot just before us, so a wipe right before the signal counts as made on it.
+    before_any_signal = signalled_at is not None and gone_since + SIGNAL_SLACK_S < signalled_at
+    if child in {Child.STOPPING, Child.SIGNALLED} and not before_any_signal:
+        return Decision(action=Action.KEEP)
     if now < gone_since + HOLD_S:
         return Decision(action=Action.HOLD, look_at=gone_since + HOLD_S)
     if removal.creds is Creds.UNCLEAR and child is Child.ALIVE:

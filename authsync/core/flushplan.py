@@ -46,7 +46,7 @@ class Absence(Enum):
 
 
 class NoteKind(Enum):
-    """What a flush has to tell; the values are event names of ``log.py``."""
+    """What a flush has to tell; the values are event names of ``messages.py``."""
 
     TORN = "file_torn"
     PAIRED = "bot_paired"
@@ -79,6 +79,8 @@ class Before:
     child: Child
     watching: bool
     """Whether this is ``watch``, which does not know the bot's process."""
+    signalled_at: float | None = None
+    """When somebody first signalled the bot, where that is known."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -140,24 +142,13 @@ def plan_flush(
         now: seconds of the monotonic clock, as in ``before.missing_since``.
     """
     plan = FlushPlan(cleared=before.cleared)
-    for path, since in before.missing_since.items():
-        if path in before.line and path not in seen:
-            plan.missing[path] = since
-    for path, what in seen.items():
-        if isinstance(what, Version):
-            _weigh(plan, before, path, what, now=now)
-        elif what is Absence.MOVING or path in twins:
-            plan.look_again[path] = now + LOOK_AGAIN_S
-        elif what is Absence.MISSING and path in before.line:
-            plan.missing[path] = before.missing_since.get(path, now)
-
+    _sort(plan, before, seen, twins, now=now)
     _leave_remains(plan, before.line)
     displaced = _displaced(plan, before.line)
-    for rows in displaced.values():
-        for gone in rows:
-            plan.missing.pop(gone, None)
+    for gone in frozenset().union(*displaced.values()):
+        plan.missing.pop(gone, None)
     plan.identities = _identities_in(plan)
-    _follow_removals(plan, before, now=now)
+    _follow_removals(plan, before, twins, now=now)
     for path in displaced.keys() & plan.write.keys():  # what is held back makes no room yet
         plan.remove |= displaced[path]
         if any(is_creds(gone) for gone in displaced[path]):
@@ -171,6 +162,27 @@ def plan_flush(
             plan.note(NoteKind.PAIRED, bot)
     plan.state = _state_after(plan, before.line)
     return plan
+
+
+def _sort(
+    plan: FlushPlan,
+    before: Before,
+    seen: Mapping[str, Version | Absence],
+    twins: frozenset[str],
+    *,
+    now: float,
+) -> None:
+    """What was seen, into what may be written, what is missing and what is looked at again."""
+    for path, since in before.missing_since.items():
+        if path in before.line and path not in seen:
+            plan.missing[path] = since
+    for path, what in seen.items():
+        if isinstance(what, Version):
+            _weigh(plan, before, path, what, now=now)
+        elif what is Absence.MOVING or path in twins:
+            plan.look_again[path] = now + LOOK_AGAIN_S
+        elif what is Absence.MISSING and path in before.line:
+            plan.missing[path] = before.missing_since.get(path, now)
 
 
 def _weigh(plan: FlushPlan, before: Before, path: str, version: Version, *, now: float) -> None:
@@ -219,7 +231,7 @@ def _identities_in(plan: FlushPlan) -> dict[str, Identity]:
     }
 
 
-def _follow_removals(plan: FlushPlan, before: Before, *, now: float) -> None:
+def _follow_removals(plan: FlushPlan, before: Before, twins: frozenset[str], *, now: float) -> None:
     """Decide on the missing files, bot by bot."""
     by_bot: dict[str | None, dict[str, float]] = {}
     bots = before.line.bots
@@ -228,35 +240,43 @@ def _follow_removals(plan: FlushPlan, before: Before, *, now: float) -> None:
         by_bot.setdefault(bot_of(path, bots), {})[path] = since
     for bot, missing in by_bot.items():
         creds_path = f"{bot}/{CREDS}" if bot else CREDS
+        if creds_path in twins and len(missing) * clearing.WIPE_SHARE > before.line.count_of(bot):
+            # So much is gone that the twin is a left-over, not a writer at work.
+            missing[creds_path] = plan.missing[creds_path] = before.missing_since.get(creds_path, now)
+            plan.look_again.pop(creds_path, None)
         removal = Removal(
             missing=missing,
             stored_count=before.line.count_of(bot),
             creds=_creds(bot, creds_path, plan, before),
             creds_gone_since=missing.get(creds_path),
         )
-        decision = clearing.decide(removal, child=before.child, watching=before.watching, now=now)
-        _follow(plan, before.line, all_bots, bot, removal, decision)
+        decision = clearing.decide(
+            removal, child=before.child, signalled_at=before.signalled_at, watching=before.watching, now=now
+        )
+        _follow(plan, before.line, all_bots, bot, removal, decision=decision)
     plan.missing = {path: since for path, since in plan.missing.items() if path not in plan.remove}
     plan.identities = _identities_in(plan)
 
 
 def _follow(
-    plan: FlushPlan, line: Manifest, bots: frozenset[str], bot: str | None, removal: Removal, decision: Decision
+    plan: FlushPlan, line: Manifest, bots: frozenset[str], bot: str | None, removal: Removal, *, decision: Decision
 ) -> None:
     if decision.look_at is not None:
         plan.look_again.update(dict.fromkeys(removal.missing.keys() - decision.paths, decision.look_at))
     if decision.snapshot:
         plan.want_snapshot("cleared")
+    # While the same credentials are there the bot works on: only its deletions wait.
+    is_unit = removal.creds in {Creds.GONE, Creds.NEW, Creds.UNCLEAR}
     match decision.action:
         case Action.DELETE | Action.REPLACE:
             plan.remove |= decision.paths
             if decision.snapshot:
                 plan.note(NoteKind.MASS_DELETION, bot or "")
-        case Action.HOLD:
+        case Action.HOLD if is_unit:
             plan.hold_back(bot, bots, until=decision.look_at)
         case Action.KEEP:
             plan.note(NoteKind.WIPE_KEPT, bot or "")
-            if removal.creds in {Creds.GONE, Creds.NEW}:
+            if is_unit:
                 plan.hold_back(bot, bots)
         case Action.CLEAR if bot is not None:
             plan.hold_back(bot, bots)

@@ -24,12 +24,16 @@ from enum import Enum, auto
 from math import inf
 
 from authsync.core.clearing import Child
+from authsync.errors import OwnedError, UnstoredError
 
 SIGINT, SIGTERM = 2, 15  # the same numbers everywhere
 CLOSE_BUDGET_S = 3.0
 """For releasing the lease when nothing presses; a successor otherwise waits for it to expire."""
 MIN_DRAIN_S = 2.0
 """The last flush gets at least this of the platform's grace, whatever the child does with the rest."""
+LEADER_LOOK_S = 1.0
+"""What is left of a group whose leader ended by itself is told to stop so much later: a logout that the leader made
+right before its end is then known to be older than our signal."""
 CLOSE_RESERVE_S = 0.5
 """Of the grace, left for the lease when the last flush takes all it may."""
 
@@ -173,8 +177,8 @@ class State:
     signum: int | None = None
     """The signal that asked us to stop."""
     child_code: int | None = None
-    child_signalled: bool = False
-    """Somebody signalled the bot: a wipe from now on is not followed."""
+    signalled_at: float | None = None
+    """When somebody first signalled the bot: a wipe from then on is not followed."""
     standby: bool = False
     """We never owned the session: a stop is no failure."""
     fenced: bool = False
@@ -183,6 +187,8 @@ class State:
     """The exit code of an error."""
     grace_until: float = inf
     """When the platform kills us."""
+    term_at: float = inf
+    """When what is left of the child's group is told to stop."""
     kill_at: float = inf
     end_at: float = inf
     """When this phase is over, whatever happens."""
@@ -190,31 +196,30 @@ class State:
     @property
     def deadline(self) -> float:
         """When the next Tick matters."""
-        return min(self.kill_at, self.end_at)
+        return min(self.term_at, self.kill_at, self.end_at)
 
     @property
     def child(self) -> Child:
         """What clearing has to know."""
-        signalled = self.child_signalled or self.signum is not None or self.fenced
         # `watch` never knows whether the bot is gone.
         gone = self.has_child and self.phase not in {Phase.OPENING, Phase.RUNNING, Phase.STOPPING}
-        if signalled:
+        if self.signalled_at is not None:
             return Child.SIGNALLED if gone else Child.STOPPING
         return Child.ENDED if gone else Child.ALIVE
 
     @property
     def exit_code(self) -> int:
-        """Section 2 of the contract."""
+        """After sysexits, as the README lists them."""
         if self.failure is not None:
             return self.failure
         if self.fenced:
-            return 75
+            return OwnedError.exit_code
         if self.child_code is not None:
             code = 128 - self.child_code if self.child_code < 0 else self.child_code
         else:
             interrupted = self.has_child and self.signum is not None and not self.standby
             code = 128 + (self.signum or 0) if interrupted else 0
-        return 74 if code == 0 and self.unstored else code
+        return UnstoredError.exit_code if code == 0 and self.unstored else code
 
 
 _ASKS_TO_STOP = frozenset({SIGINT, SIGTERM})
@@ -255,6 +260,8 @@ def _told_to_stop(state: State, signum: int, now: float) -> State:
     return replace(
         state,
         signum=signum,
+        signalled_at=_first(state.signalled_at, now),
+        term_at=inf,
         grace_until=now + limits.grace_s,
         kill_at=min(state.kill_at, now + limits.stop_timeout_s),
         end_at=min(state.end_at, now + max(limits.stop_timeout_s + CLOSE_RESERVE_S, limits.grace_s - MIN_DRAIN_S)),
@@ -275,25 +282,34 @@ def _signalled_draining(state: State, event: Signalled, now: float) -> tuple[Sta
     if event.signum not in _ASKS_TO_STOP or state.signum is not None:
         return state, ()  # it never cancels the flush
     grace_until = now + state.limits.grace_s
-    end_at = min(state.end_at, grace_until - CLOSE_RESERVE_S)
-    return replace(state, signum=event.signum, grace_until=grace_until, end_at=end_at), (Effect.HURRY,)
+    state = replace(
+        state,
+        signum=event.signum,
+        signalled_at=_first(state.signalled_at, now),
+        grace_until=grace_until,
+        end_at=min(state.end_at, grace_until - CLOSE_RESERVE_S),
+    )
+    return state, (Effect.HURRY,)
 
 
 def _leader_ended(state: State, event: LeaderEnded, now: float) -> tuple[State, Effects]:
+    term_at = now + LEADER_LOOK_S if state.signum is None and not state.fenced else inf
     state = replace(
         state,
         phase=Phase.STOPPING,
         child_code=event.code,
-        child_signalled=True,  # by us, now: what is left of its group may wipe the folder on it
-        kill_at=min(state.kill_at, now + state.limits.stop_timeout_s),
+        signalled_at=_first(state.signalled_at, now) if event.code < 0 else state.signalled_at,
+        term_at=term_at,
+        kill_at=min(state.kill_at, now + LEADER_LOOK_S + state.limits.stop_timeout_s),
+        end_at=min(state.end_at, now + LEADER_LOOK_S + state.limits.stop_timeout_s + CLOSE_RESERVE_S),
     )
-    return state, (SendSignal(SIGTERM), Effect.FLUSH_NOW)
+    return state, (Effect.FLUSH_NOW,)
 
 
 def _child_ended(state: State, event: ChildEnded, now: float) -> tuple[State, Effects]:
     code = event.code if state.child_code is None else state.child_code
-    state = replace(state, child_code=code, child_signalled=state.child_signalled or code < 0)
-    return _draining(state, now)
+    signalled_at = _first(state.signalled_at, now) if code < 0 else state.signalled_at
+    return _draining(replace(state, child_code=code, signalled_at=signalled_at), now)
 
 
 def _fence_lost_opening(state: State, _event: FenceLost, now: float) -> tuple[State, Effects]:
@@ -304,7 +320,7 @@ def _fence_lost_opening(state: State, _event: FenceLost, now: float) -> tuple[St
 def _fence_lost(state: State, _event: FenceLost, now: float) -> tuple[State, Effects]:
     if state.fenced:
         return state, ()  # the lease thread and the store thread both find it
-    state = replace(state, fenced=True)
+    state = replace(state, fenced=True, signalled_at=_first(state.signalled_at, now))
     if state.phase is Phase.DRAINING or not state.has_child:
         return _draining(state, now)
     if state.phase is Phase.STOPPING:
@@ -324,10 +340,12 @@ def _settled(state: State, event: FlushSettled, now: float) -> tuple[State, Effe
 
 
 def _closed(state: State, _event: Closed, _now: float) -> tuple[State, Effects]:
-    return replace(state, phase=Phase.ENDED, kill_at=inf, end_at=inf), ()
+    return replace(state, phase=Phase.ENDED, term_at=inf, kill_at=inf, end_at=inf), ()
 
 
 def _tick_stopping(state: State, _event: Tick, now: float) -> tuple[State, Effects]:
+    if now >= state.term_at:
+        return replace(state, term_at=inf, signalled_at=_first(state.signalled_at, now)), (SendSignal(SIGTERM),)
     if now >= state.kill_at:  # first, however late this tick comes: nobody drains beside a living child
         return replace(state, kill_at=inf, end_at=max(state.end_at, now + CLOSE_RESERVE_S)), (Effect.KILL_CHILD,)
     if now >= state.end_at:  # not even SIGKILL ended the group (it hangs in the kernel): flush what there is
@@ -343,16 +361,20 @@ def _tick_closing(state: State, _event: Tick, now: float) -> tuple[State, Effect
     return _closed(state, Closed(), now) if now >= state.end_at else (state, ())
 
 
+def _first(earlier: float | None, now: float) -> float:
+    return now if earlier is None else earlier
+
+
 def _draining(state: State, now: float, *first: Effect) -> tuple[State, Effects]:
     limit = min(state.grace_until, now + state.limits.grace_s)
     end_at = max(limit - CLOSE_RESERVE_S, now + CLOSE_RESERVE_S)
-    state = replace(state, phase=Phase.DRAINING, kill_at=inf, end_at=end_at)
+    state = replace(state, phase=Phase.DRAINING, term_at=inf, kill_at=inf, end_at=end_at)
     return state, (*first, Effect.KEEP_COPY if state.fenced else Effect.DRAIN)
 
 
 def _closing(state: State, now: float) -> tuple[State, Effects]:
     end_at = min(now + CLOSE_BUDGET_S, max(state.grace_until, now + CLOSE_RESERVE_S))
-    return replace(state, phase=Phase.CLOSING, kill_at=inf, end_at=end_at), (Effect.CLOSE,)
+    return replace(state, phase=Phase.CLOSING, term_at=inf, kill_at=inf, end_at=end_at), (Effect.CLOSE,)
 
 
 _Handler = Callable[..., tuple[State, Effects]]

@@ -122,7 +122,8 @@ class Manifest:
 
     def put(self, path: str, entry: Entry) -> None:
         """Add the file, or replace it."""
-        self.drop(path)
+        if path in self._entries:
+            self.drop(path)
         self._entries[path] = entry
         self._sum = (self._sum + _element(path, entry.sha256)) % _MODULUS
         self._bytes += entry.size_bytes

@@ -71,11 +71,17 @@ class NameRules:
 
     def belongs(self, path: str) -> bool:
         """Whether ``path`` is synced. A glob is held against the whole path and against the last name."""
-        if path.endswith(TWINS) or path.startswith(OURS) or f"/{OURS}" in path:
+        return not path.endswith(TWINS) and self.enters(path)
+
+    def enters(self, folder: str) -> bool:
+        """Whether anything below ``folder`` is synced: neither it nor a folder above it is ours or ignored."""
+        if folder.startswith(OURS) or f"/{OURS}" in folder:
             return False
-        if self._ignored is None:
-            return True
-        return not (self._ignored.match(path) or self._ignored.match(path.rpartition("/")[2]))
+        while self._ignored is not None and folder:
+            if self._ignored.match(folder) or self._ignored.match(folder.rpartition("/")[2]):
+                return False
+            folder = folder.rpartition("/")[0]
+        return True
 
 
 _DIGITS = re.compile(r"\d{8,}")

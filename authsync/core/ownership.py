@@ -82,6 +82,6 @@ def why_no_row(view: FenceView | None, *, owner: str, token: int, push_id: str) 
         return NoRow.PUT_BACK
     if view.last_push_id == push_id:
         return NoRow.OWN_COMMIT
-    if view.owner in {None, owner} and view.token <= token:
+    if view.token < token or (view.owner in {None, owner} and view.token == token):
         return NoRow.PUT_BACK  # tokens only rise, and only we give ours back: this row is older than we are
     return NoRow.TOMBSTONE if view.deleted else NoRow.FENCED

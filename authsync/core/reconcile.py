@@ -1,4 +1,4 @@
-"""What a start does with what is stored and what lies in the folder: section 5 of the contract, as a table.
+"""What a start does with what is stored and what lies in the folder, as a table.
 
 =======================  ====================================  ============================================
 stored                   folder                                outcome

@@ -39,7 +39,7 @@ class OneShot:
         lease = acquire(self.opening, self.trying, wait=False, any_scope=any_scope)
         renewing = LeaseThread(
             Database(self.settings.database_url, self.settings.schema),
-            lambda: lease.fence,
+            lambda: (lease.fence, 0),
             post=lambda _message: None,  # a lost fence is found by the next statement
             outage=Outage(),
         )

@@ -28,7 +28,11 @@ class Restore(OneShot):
         scan = self.directory.scan()
 
         def read(connection: Connection) -> tuple[Delta, int]:
+            schema.require(connection, self.db)
             with files.one_moment(connection):
+                found = files.read_head(connection, self.db, self.settings.session_id)
+                if found is None or classify_stored(found[0]) is not Stored.LIVE:
+                    return Delta(), 0
                 stored = files.read_manifest(connection, self.db, View(session_id=self.settings.session_id))
             return scan.manifest.delta_to(stored), len(stored)
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 import psycopg
 from psycopg import conninfo, sql
@@ -212,12 +213,20 @@ class Database:
                 autocommit=True,
                 prepare_threshold=None,
                 application_name="authsync",
+                client_encoding="utf8",
                 connect_timeout=int(CONNECT_TIMEOUT_S),
                 keepalives_idle=10,
                 keepalives_interval=5,
                 keepalives_count=2,
                 tcp_user_timeout=TCP_USER_TIMEOUT_MS,
             )
+            encoding = self._connection.info.parameter_status("server_encoding")
+            if encoding not in {None, "UTF8"}:
+                self.close()
+                raise ConfigError(
+                    f"the database's encoding is {encoding}; file names need UTF8",
+                    hint="CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0",
+                )
         return self._connection
 
 
@@ -229,7 +238,7 @@ class _Deadline:
         self._thread: threading.Thread | None = None
         self._at: float | None = None
         self._fd = -1
-        self._idle = True
+        self._wakes_at = inf
 
     @contextlib.contextmanager
     def shutting_down(self, connection: Connection, timeout_s: float) -> Iterator[None]:
@@ -238,7 +247,7 @@ class _Deadline:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="deadline", daemon=True)
                 self._thread.start()
-            elif self._idle:
+            elif self._at < self._wakes_at:
                 self._condition.notify()
         try:
             yield
@@ -255,7 +264,7 @@ class _Deadline:
         with self._condition:
             while True:
                 # Disarming wakes nobody: a flush a second must not cost a thread switch each.
-                self._idle = self._at is None
+                self._wakes_at = inf if self._at is None else self._at
                 self._condition.wait(None if self._at is None else max(0.0, self._at - time.monotonic()))
                 if self._at is not None and time.monotonic() >= self._at:
                     self._at = None
@@ -268,7 +277,7 @@ def host_of(url: str) -> str:
     if embedded.is_embedded(url):
         return "embedded"
     if "://" in url:
-        return (urlsplit(url).netloc.rpartition("@")[2]) or "localhost"
+        return re.split(r"[/?]", url.rpartition("@")[2].rpartition("://")[2], maxsplit=1)[0] or "localhost"
     with contextlib.suppress(psycopg.Error):
         return str(conninfo.conninfo_to_dict(url).get("host") or "localhost")
     return "?"
@@ -290,13 +299,16 @@ def translated(error: psycopg.Error, host: str) -> AuthsyncError:
         return BugError(f"PostgreSQL answered {state}: {text}", hint="please report this, with --log-level debug")
     if not state:
         whole = str(error)
-        if isinstance(error, psycopg.ProgrammingError):
+        if isinstance(error, psycopg.ProgrammingError):  # its text may quote a part of the password
             return ConfigError(
-                f"the database URL cannot be read: {text}", hint="postgresql://USER:PASSWORD@HOST:5432/DATABASE"
+                "the database URL cannot be read",
+                hint="postgresql://USER:PASSWORD@HOST:5432/DATABASE, special characters percent-encoded (@ is %40)",
             )
         for needle, kind, message, hint in _REFUSALS:
             if "FATAL" in whole and needle in whole and ("does not exist" in whole or not needle.endswith(" ")):
                 return kind(f"{message} ({host})", hint=hint)
+    if "failed to resolve host" in text:
+        text = "its name cannot be resolved"
     return UnreachableError(
         f"the database at {host} does not answer: {text}",
         hint="check that it runs and that DATABASE_URL names its host and port",

@@ -22,6 +22,8 @@ LIVE_GENERATION = (1 << 63) - 1
 CHUNK_ROWS, CHUNK_BYTES = 2000, 4 << 20
 """A flush within these is one statement; a larger one is chunked in one transaction."""
 STREAM_ROWS = 500
+STILL_COMING_ROWS = 16
+"""A stream moves its deadline this often: what takes the rows may need long for each (a network disk)."""
 IDLE_IN_TRANSACTION_MS = 10_000
 """A process that freezes inside a transaction would hold its row locks for ever."""
 SLOWEST_BYTES_PER_S = 256 << 10
@@ -198,6 +200,8 @@ def read_manifest(connection: Connection, db: Database, view: View) -> Manifest:
     manifest = Manifest()
     with connection.cursor(binary=True) as cursor:
         for path, sha256, size in cursor.stream(db.sql(READ_MANIFEST), view.params, size=STREAM_ROWS):
+            if not len(manifest) % STREAM_ROWS:
+                db.still_coming()
             manifest.put(path, Entry(bytes(sha256), size))
     return manifest
 
@@ -211,7 +215,7 @@ def stream_files(
         query, params = READ_SOME_FILES, {**view.params, "paths": list(paths)}
     with connection.cursor(binary=True) as cursor:
         for number, row in enumerate(cursor.stream(db.sql(query), params, size=STREAM_ROWS)):
-            if not number % STREAM_ROWS:
+            if not number % STILL_COMING_ROWS:
                 db.still_coming()
             yield row
 

@@ -70,6 +70,8 @@ class Order:
 class Renewal:
     """A renewed lease, and what waits for its owner."""
 
+    revision: int
+    """Of the line."""
     order: Order | None
 
 
@@ -122,7 +124,7 @@ SELECT host, outcome FROM {s}.owners
 RENEW = f"""
 UPDATE {{s}}.sessions SET expires_at = clock_timestamp() + make_interval(secs => %(ttl_s)s)
  WHERE {FENCED}
-RETURNING standing_order
+RETURNING standing_order, revision
 """
 
 READ_FENCE = """
@@ -238,7 +240,9 @@ def renew(connection: Connection, db: Database, fence: Fence, *, ttl_s: float) -
     if row is None:
         return why_not(connection, db, fence, push_id="")
     order = row[0]
-    return Renewal(order=Order(id=order["id"], kind=order["kind"], note=order.get("note")) if order else None)
+    return Renewal(
+        revision=row[1], order=Order(id=order["id"], kind=order["kind"], note=order.get("note")) if order else None
+    )
 
 
 def release(connection: Connection, db: Database, fence: Fence, *, outcome: str) -> None:

@@ -11,7 +11,7 @@ from authsync.core.ownership import NoRow
 from authsync.core.retention import REASONS, Snapshot
 from authsync.store.connection import Connection, Database
 from authsync.store.files import Row, View, write_copy
-from authsync.store.leases import FENCED, Fence
+from authsync.store.leases import FENCED, Fence, why_not
 
 PRUNE_ROWS = 1000
 """Rows removed by one statement, so that pruning never holds up a flush."""
@@ -99,7 +99,7 @@ def take(
     """Keep the line as it is, under the fence.
 
     Returns:
-        The snapshot's number; None where nothing was ever stored; FENCED where we are no longer the owner.
+        The snapshot's number; None where nothing was ever stored; why, where we are no longer the owner.
     """
     row = connection.execute(
         db.sql(TAKE), {**fence.params, "reason": reason, "note": note, "paired": paired, "reasons": list(REASONS)}
@@ -107,7 +107,7 @@ def take(
     assert row is not None
     number, is_ours = row
     if not is_ours:
-        return NoRow.FENCED
+        return why_not(connection, db, fence, push_id="")
     return None if number is None else int(number)
 
 
