@@ -273,8 +273,10 @@ def _flush_asked(state: State, _event: FlushAsked, _now: float) -> tuple[State, 
 
 
 def _signalled_stopping(state: State, event: Signalled, now: float) -> tuple[State, Effects]:
-    if event.signum not in _ASKS_TO_STOP or state.signum is not None:
+    if event.signum not in _ASKS_TO_STOP:
         return state, (SendSignal(event.signum),)
+    if state.signum is not None:
+        return state, ()  # a second one would end a bot that handles the first, in the middle of its last save
     return _told_to_stop(state, event.signum, now), (SendSignal(event.signum), Effect.HURRY)
 
 

@@ -143,8 +143,10 @@ class FaultyProxy:
                 each.close()
             else:
                 linger_0_s = struct.pack("ii", 1, 0)
-                each.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_0_s)
+                with contextlib.suppress(OSError):  # its peer may have ended it already
+                    each.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger_0_s)
                 each.transport.abort()
+        for each in writers:  # after all were closed: who is cancelled while it waits must leave none open
             with contextlib.suppress(OSError):
                 await each.wait_closed()
 

@@ -23,7 +23,9 @@ FEW = gone(KEYS, of=100)
 WIPE = gone(KEYS, of=3)
 LOGOUT = gone(KEYS | CREDS, of=100, creds=Creds.GONE)
 REPAIRED = gone(KEYS, of=3, creds=Creds.NEW)
-STRAY = gone(KEYS, of=2, creds=Creds.NONE)
+STRAY = gone(frozenset("abcde"), of=5, creds=Creds.NONE)
+FEW_STRAY = gone(KEYS, of=2, creds=Creds.NONE)
+UNCLEAR = gone(KEYS, of=3, creds=Creds.UNCLEAR)
 
 NOTHING = Decision(action=Action.DELETE)
 DELETE_NOTHING_YET = Decision(action=Action.DELETE, look_at=T + 1.0)
@@ -33,7 +35,13 @@ HOLD_LONG = Decision(action=Action.HOLD, look_at=T + 60.0)
 KEEP = Decision(action=Action.KEEP)
 CLEAR = Decision(action=Action.CLEAR, snapshot=True)
 DELETE_AFTER_SNAPSHOT = Decision(action=Action.DELETE, paths=KEYS, snapshot=True)
+DELETE_STRAY = Decision(action=Action.DELETE, paths=frozenset("abcde"), snapshot=True)
 REPLACE = Decision(action=Action.REPLACE, paths=KEYS, snapshot=True)
+
+
+def hold_until(after_s: float) -> Decision:
+    """Nothing of the bot is flushed until then."""
+    return Decision(action=Action.HOLD, look_at=T + after_s)
 
 
 @pytest.mark.parametrize(
@@ -46,7 +54,9 @@ REPLACE = Decision(action=Action.REPLACE, paths=KEYS, snapshot=True)
         pytest.param(1, 1000, Creds.GONE, True, id="creds alone"),
         pytest.param(1, 1000, Creds.NEW, False, id="another identity, few files"),
         pytest.param(1, 4, Creds.NONE, False, id="a quarter of no bot"),
-        pytest.param(3, 3, Creds.NONE, True, id="all of no bot"),
+        pytest.param(4, 4, Creds.NONE, False, id="all of no bot, but few"),
+        pytest.param(5, 5, Creds.NONE, True, id="all of no bot"),
+        pytest.param(2, 7, Creds.UNCLEAR, True, id="over a quarter, creds being written"),
     ],
 )
 def test_wipe(missing: int, of: int, creds: Creds, *, wipe: bool) -> None:
@@ -94,12 +104,39 @@ def test_wipe(missing: int, of: int, creds: Creds, *, wipe: bool) -> None:
         pytest.param(REPAIRED, ALIVE, True, 2.0, REPLACE, id="new identity, watch: does not wait 60 s"),
         pytest.param(REPAIRED, SIGNALLED, False, 2.0, KEEP, id="new identity, signalled"),
         pytest.param(STRAY, ALIVE, False, 1.999, HOLD, id="no bot's files: before 2 s"),
-        pytest.param(STRAY, ALIVE, False, 2.0, DELETE_AFTER_SNAPSHOT, id="no bot's files: at 2 s"),
+        pytest.param(STRAY, ALIVE, False, 2.0, DELETE_STRAY, id="no bot's files: at 2 s"),
+        pytest.param(FEW_STRAY, ALIVE, False, 1.0, DELETE_KEYS, id="few of no bot's files: at 1 s"),
+        pytest.param(UNCLEAR, ALIVE, False, 1.999, HOLD, id="creds being written: before 2 s"),
+        pytest.param(UNCLEAR, ALIVE, False, 2.0, hold_until(T + 2.0 + 0.1), id="creds being written: at 2 s"),
+        pytest.param(UNCLEAR, ALIVE, False, 30.0, hold_until(T + 30.0 + 0.1), id="creds being written: for long"),
+        pytest.param(UNCLEAR, STOPPING, False, 2.0, KEEP, id="creds being written, being stopped"),
+        pytest.param(UNCLEAR, SIGNALLED, False, 2.0, KEEP, id="creds being written, signalled"),
     ],
 )
 def test_decision(removal: Removal, child: Child, *, watching: bool, after_s: float, expected: Decision) -> None:
     """What happens to missing files, by what is missing, what became of the bot, and for how long they are gone."""
     assert decide(removal, child=child, watching=watching, now=T + after_s) == expected
+
+
+@pytest.mark.parametrize("child", [STOPPING, SIGNALLED], ids=lambda child: str(child.name))
+@pytest.mark.parametrize(
+    ("removal", "signal_after_s", "after_s", "expected"),
+    [
+        pytest.param(LOGOUT, 0.501, 1.999, HOLD, id="logout, then a signal: before 2 s"),
+        pytest.param(LOGOUT, 0.501, 2.0, CLEAR, id="logout, then a signal: at 2 s"),
+        pytest.param(LOGOUT, 30.0, 60.0, CLEAR, id="logout, much later a signal"),
+        pytest.param(WIPE, 0.501, 2.0, DELETE_AFTER_SNAPSHOT, id="wipe, same identity, then a signal"),
+        pytest.param(REPAIRED, 0.501, 2.0, REPLACE, id="new identity, then a signal"),
+        pytest.param(LOGOUT, 0.499, 2.0, KEEP, id="logout, and a signal at once"),
+        pytest.param(LOGOUT, -1.0, 2.0, KEEP, id="a signal, then a wipe"),
+    ],
+)
+def test_before_a_signal(
+    removal: Removal, child: Child, signal_after_s: float, after_s: float, expected: Decision
+) -> None:
+    """What a bot did before anybody signalled it counts; but some platforms signal the bot just before us."""
+    signalled_at = T + signal_after_s
+    assert decide(removal, child=child, watching=False, now=T + after_s, signalled_at=signalled_at) == expected
 
 
 def test_each_in_its_time() -> None:
@@ -111,6 +148,15 @@ def test_each_in_its_time() -> None:
     assert decide(removal, child=ALIVE, watching=False, now=T + 1.5) == Decision(
         action=Action.DELETE, paths=frozenset({"a", "b"}), look_at=T + 1.7
     )
+
+
+def test_hold_of_creds() -> None:
+    """A creds.json that went later than other files holds for its own 2 s."""
+    removal = Removal(
+        missing={"a": T, "creds.json": T + 1.5}, stored_count=100, creds=Creds.GONE, creds_gone_since=T + 1.5
+    )
+    assert decide(removal, child=ALIVE, watching=False, now=T + 3.4) == hold_until(T + 3.5)
+    assert decide(removal, child=ALIVE, watching=False, now=T + 3.5) == CLEAR
 
 
 def test_hold_of_a_growing_wipe() -> None:

@@ -87,12 +87,19 @@ def test_no_key(key: object) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b'{"a": 1', b"null", b"[]", b'"x"', b"7", b"\xff\xfe", b"\0" * 8, b"[" * 200_000],
+    [b"", b"{", b'{"a": 1', b"\xff\xfe", b"\0" * 8, b"[" * 200_000],
     ids=lambda content: repr(content[:8]),
 )
-def test_no_identity(content: bytes) -> None:
-    """What is no JSON object has no identity, and reading it never fails."""
+def test_torn(content: bytes) -> None:
+    """What is no JSON tells no identity, and reading it never fails."""
     assert read_identity(content) is None
+
+
+@pytest.mark.parametrize("content", [b"null", b"[]", b'"x"', b"7", b"{}"], ids=repr)
+def test_no_identity(content: bytes) -> None:
+    """JSON without an identity is nobody: it is not paired, and replaces a paired one."""
+    assert read_identity(content) == Identity(key_id="", paired=False, number="")
+    assert replaces_paired(PAIRED, read_identity(content))
 
 
 json_values = st.recursive(
@@ -107,8 +114,10 @@ json_values = st.recursive(
 
 @given(json_values)
 def test_never_fails(value: object) -> None:
-    """Any JSON can be read; it has an identity exactly if it is an object."""
-    assert (read_identity(json.dumps(value).encode()) is not None) == isinstance(value, dict)
+    """Any JSON can be read, and only an object with ``account`` and ``me.id`` is paired."""
+    identity = read_identity(json.dumps(value).encode())
+    assert identity is not None
+    assert not identity.paired or (isinstance(value, dict) and {"account", "me"} <= value.keys())
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,7 @@ def lived(history: History, *, has_child: bool = True) -> Life:
         ),
         pytest.param(
             [(0, OPENED), (9, STOP), (10, STOP), (10.5, ChildEnded(0)), (10.6, STOP), (10.7, STORED), (10.8, STOP)],
-            [START, TERM, FLUSH_NOW, HURRY, TERM, DRAIN, CLOSE],
+            [START, TERM, FLUSH_NOW, HURRY, DRAIN, CLOSE],
             0,
             id="SIGTERM again and again",
         ),
@@ -215,26 +215,40 @@ def lived(history: History, *, has_child: bool = True) -> Life:
         ),
         pytest.param(
             [(0, OPENED), (9, LeaderEnded(0)), (9.5, ChildEnded(0)), (9.6, STORED), (9.7, CLOSED)],
-            [START, TERM, FLUSH_NOW, DRAIN, CLOSE],
+            [START, FLUSH_NOW, DRAIN, CLOSE],
             0,
-            id="ends and leaves processes",
-        ),
-        pytest.param(
-            [(0, OPENED), (9, LeaderEnded(3)), (15, TICK), (15.1, ChildEnded(3)), (15.2, STORED), (15.3, CLOSED)],
-            [START, TERM, FLUSH_NOW, KILL, DRAIN, CLOSE],
-            3,
-            id="fails and leaves stubborn processes",
+            id="ends and leaves processes that end soon",
         ),
         pytest.param(
             [
                 (0, OPENED),
                 (9, LeaderEnded(3)),
-                (10, STOP),
+                (10, TICK),
+                (16, TICK),
+                (16.1, ChildEnded(3)),
+                (16.2, STORED),
+                (16.3, CLOSED),
+            ],
+            [START, FLUSH_NOW, TERM, KILL, DRAIN, CLOSE],
+            3,
+            id="fails and leaves stubborn processes",
+        ),
+        pytest.param(
+            [(0, OPENED), (9, LeaderEnded(3)), (60, TICK)],
+            [START, FLUSH_NOW, TERM, KILL, DRAIN, CLOSE],
+            3,
+            id="fails and leaves what nothing ends",
+        ),
+        pytest.param(
+            [
+                (0, OPENED),
+                (9, LeaderEnded(3)),
+                (9.5, STOP),
                 (11, ChildEnded(3)),
                 (11.1, STORED),
                 (11.2, CLOSED),
             ],
-            [START, TERM, FLUSH_NOW, TERM, HURRY, DRAIN, CLOSE],
+            [START, FLUSH_NOW, TERM, HURRY, DRAIN, CLOSE],
             3,
             id="SIGTERM while the rest of the group ends",
         ),
@@ -247,7 +261,7 @@ def lived(history: History, *, has_child: bool = True) -> Life:
                 (11.1, STORED),
                 (11.2, CLOSED),
             ],
-            [START, TERM, FLUSH_NOW, HURRY, TERM, FLUSH_NOW, DRAIN, CLOSE],
+            [START, TERM, FLUSH_NOW, HURRY, FLUSH_NOW, DRAIN, CLOSE],
             0,
             id="SIGTERM, and npm ends before node",
         ),
@@ -309,10 +323,15 @@ def test_watch(history: History, effects: list[Effect | SendSignal], code: int) 
         pytest.param([(0, OPENED), (1, LOST)], Child.STOPPING, id="being stopped since the session is lost"),
         pytest.param([(0, OPENED), (1, LeaderEnded(-9))], Child.STOPPING, id="a signal ended its leader"),
         pytest.param(
-            [(0, OPENED), (1, LeaderEnded(0))], Child.STOPPING, id="its leader ended by itself, we signal the rest"
+            [(0, OPENED), (1, LeaderEnded(0))], Child.ALIVE, id="its leader ended by itself, the rest is left a moment"
         ),
         pytest.param(
-            [(0, OPENED), (1, LeaderEnded(0)), (2, ChildEnded(0))], Child.SIGNALLED, id="the rest ended by our signal"
+            [(0, OPENED), (1, LeaderEnded(0)), (2, TICK)], Child.STOPPING, id="its leader ended, we signal the rest"
+        ),
+        pytest.param(
+            [(0, OPENED), (1, LeaderEnded(0)), (2, TICK), (3, ChildEnded(0))],
+            Child.SIGNALLED,
+            id="the rest ended by our signal",
         ),
         pytest.param(
             # Some platforms signal every process: the bot's wipe and end then come before our own signal.
@@ -323,8 +342,26 @@ def test_watch(history: History, effects: list[Effect | SendSignal], code: int) 
     ],
 )
 def test_child(history: History, child: Child) -> None:
-    """A logout is followed where the child lives or ended without anybody having signalled it or its group."""
+    """What clearing has to know: whether the child and its group live, and whether anybody signalled them."""
     assert lived(history).state.child is child
+
+
+@pytest.mark.parametrize(
+    ("history", "signalled_at"),
+    [
+        pytest.param([(0, OPENED), (1, ChildEnded(0))], None, id="never"),
+        pytest.param([(0, OPENED), (1, STOP), (2, STOP), (3, ChildEnded(-15))], 1.0, id="stopped"),
+        pytest.param([(0, OPENED), (1, ChildEnded(0)), (2, STOP)], 2.0, id="stopped after the bot ended"),
+        pytest.param([(0, OPENED), (1, LOST), (2, STOP)], 1.0, id="stopped since the session is lost"),
+        pytest.param([(0, OPENED), (1, ChildEnded(-9))], 1.0, id="somebody killed it"),
+        pytest.param([(0, OPENED), (1, LeaderEnded(-9)), (2, ChildEnded(-9))], 1.0, id="somebody killed its leader"),
+        pytest.param([(0, OPENED), (1, LeaderEnded(0)), (5, ChildEnded(0))], 2.0, id="we signalled its group"),
+        pytest.param([(0, OPENED), (1, LeaderEnded(0)), (1.5, ChildEnded(0))], None, id="its group ended by itself"),
+    ],
+)
+def test_signalled_at(history: History, signalled_at: float | None) -> None:
+    """When somebody first signalled the bot: what it wiped before that is a logout, what it wipes then is not."""
+    assert lived(history).state.signalled_at == signalled_at
 
 
 @pytest.mark.parametrize(
