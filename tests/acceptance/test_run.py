@@ -49,16 +49,32 @@ def test_exit_code(start: Starter, stored: Stored, script: str, code: int) -> No
     assert stored.files() == {"last.json": b"{}\n"}
 
 
+# Two processes that take the signal when they are ready for it; the first ends at once, the second writes something.
+LEADER_AND_WORKER = """
+import os, signal, time
+awaited = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+if os.fork():
+    signal.sigwait(awaited)
+    os._exit(7)
+print('{"event": "up"}', flush=True)
+signal.sigwait(awaited)
+time.sleep(0.3)
+with open("auth_info/worker.json", "w") as file:
+    file.write("1")
+"""
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_signal(start: Starter, stored: Stored, signum: signal.Signals) -> None:
     """A signal reaches all processes of the bot's group; the last flush waits until the last of them is gone."""
-    worker = f"trap 'sleep 0.3; echo 1 >auth_info/worker.json; exit 0' TERM INT; {UP}; {WAIT}"
-    run = start("run", "--", *shell(f"trap 'exit 7' TERM INT\n( {worker} ) &\n{WAIT}"))
+    run = start("run", "--", sys.executable, "-c", LEADER_AND_WORKER)
     run.wait_said("up")
     run.signal(signum)
     assert run.wait() == 7
     assert run.wait_logged("stopped")["reason"] == signum.name
-    assert stored.files() == {"worker.json": b"1\n"}
+    assert not run.logged("child_killed")
+    assert stored.files() == {"worker.json": b"1"}
 
 
 def test_stop_ignored(start: Starter, stored: Stored) -> None:

@@ -28,9 +28,9 @@ QUIET_MS = 50.0
 """authsync's default --debounce: it waits so long by intention, and both are stated."""
 WAL_TARGET_KB = 8.0
 WARM_UP_FLUSHES = 40
-"""After a checkpoint: until each page that a flush touches has had its full-page image (the old way takes new pages)."""
+"""After a checkpoint, until each page that a flush touches has had its full-page image; the old way takes new pages."""
 
-# As origin.md has it.
+# The table of the system that authsync replaces.
 _OLD_TABLE = """
 CREATE TABLE whatsapp_sessions (
     id SERIAL PRIMARY KEY,

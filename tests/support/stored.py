@@ -1,4 +1,4 @@
-"""What the database holds of a session, read as another program would read it: by the contract's tables alone."""
+"""What the database holds of a session, read as another program would read it: by its documented tables alone."""
 
 from __future__ import annotations
 

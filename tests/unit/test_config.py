@@ -218,7 +218,7 @@ def run_settings(
 
 
 def test_defaults() -> None:
-    """The defaults are the contract's, and agree with each other."""
+    """The defaults are the documented ones, and agree with each other."""
     settings = run_settings()
     assert (settings.session_id, settings.schema, settings.max_file_size_bytes) == ("default", "authsync", 16 << 20)
     assert (settings.start_timeout_s, settings.on_restore_failure, settings.takeover) == (900.0, "fail", "auto")

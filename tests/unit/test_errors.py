@@ -1,4 +1,4 @@
-"""The exit codes of section 2 of the contract, and what an error carries."""
+"""The exit codes that the README lists, and what an error carries."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class World:
 
 
 def check(before: dict[str, bytes], after: dict[str, bytes], plan: FlushPlan) -> None:
-    """What holds for every plan, by the contract's list of what may never happen."""
+    """What holds for every plan."""
     assert plan.remove <= before.keys()
     assert not plan.remove & plan.write.keys()
     assert plan.delta.changed == {path: content_entry(version.content) for path, version in plan.write.items()}

@@ -280,7 +280,7 @@ def lived(history: History, *, has_child: bool = True) -> Life:
     ],
 )
 def test_run(history: History, effects: list[Effect | SendSignal], code: int) -> None:
-    """What a run does on each event, and its exit code after section 2 of the contract."""
+    """What a run does on each event, and its exit code as the README lists them."""
     life = lived(history)
     life.pass_time()
     assert life.effects == effects
@@ -462,7 +462,7 @@ def check(life: Life) -> None:
 
 
 def allowed_codes(life: Life, fed: list[Event]) -> set[int]:
-    """The exit codes that the contract leaves for these events, whichever of them came in time."""
+    """The exit codes that remain for these events, whichever of them came in time."""
     found = {0, 74} if not life.has_child else {74}
     for event in fed:
         if isinstance(event, Failed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -197,9 +198,9 @@ def test_reader_asleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pipe that is full and that nobody reads holds nothing up: the line is dropped."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    with pytest.raises(BlockingIOError):
-        while True:
-            os.write(writing, b"x" * 4096)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(writing, b"x" * 4096):
+            pass
     os.set_blocking(writing, True)
     with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)

@@ -74,7 +74,7 @@ def test_common(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["run", "watch"])
 def test_defaults(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without flags the values are the contract's."""
+    """Without flags the values are the documented ones."""
     monkeypatch.setattr("os.environ", {"DATABASE_URL": URL})
     with COMMANDS[name].make_context(name, []) as ctx:
         settings = options.run_settings(ctx, ())

@@ -1,4 +1,4 @@
-"""What a start does: each cell of the contract's table, written out from its words, and every small world."""
+"""What a start does: each cell of the table of a start, written out in words, and every small world."""
 
 from __future__ import annotations
 
@@ -255,7 +255,7 @@ LOCALS = [NO_FILES, *(files(digest, creds=creds) for digest, creds in product((L
 
 
 def test_all_small_worlds() -> None:
-    """In every combination of what is stored, the marker and the folder the outcome is the contract's."""
+    """In every combination of what is stored, the marker and the folder the outcome is as written."""
     differing = [
         (head, trace, local)
         for head, trace, local in product(HEADS, TRACES, LOCALS)

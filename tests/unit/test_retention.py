@@ -107,7 +107,7 @@ def test_longer_kept(pinned: str, other: str) -> None:
 
 @pytest.mark.parametrize("reason", [*PINNED, *OTHERS])
 def test_same_reason(reason: str) -> None:
-    """Every reason of the contract is known."""
+    """Every reason is known."""
     assert longer_kept(reason, reason) == reason
 
 
