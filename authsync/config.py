@@ -7,11 +7,14 @@ import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from authsync.core.lifecycle import MIN_DRAIN_S, Limits
 from authsync.core.names import NameRules
 from authsync.core.retention import KeepPolicy
 from authsync.errors import ConfigError
+
+if TYPE_CHECKING:
+    from authsync.core.lifecycle import Limits
 
 DEFAULT_GRACE_S = 10.0
 """Docker's; platforms that say nothing about theirs get it."""
@@ -179,4 +182,6 @@ class RunSettings(Settings):
     @property
     def limits(self) -> Limits:
         """The budgets of a stop; the last flush gets its share even where the child's takes all of the grace."""
+        from authsync.core.lifecycle import MIN_DRAIN_S, Limits  # noqa: PLC0415 - `run`'s alone, and 5 % of a restore
+
         return Limits(stop_timeout_s=self.stop_timeout_s, grace_s=max(self.grace_s, self.stop_timeout_s + MIN_DRAIN_S))

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from authsync.config import Settings
 from authsync.core.ownership import HOLDING
-from authsync.leasethread import LeaseThread, Outage
 from authsync.marker import Marker
 from authsync.start import Opening, Tell, acquire, make_directory, new_start
 from authsync.store import leases
@@ -36,6 +35,8 @@ class OneShot:
     @contextmanager
     def owned(self, *, any_scope: bool = False) -> Iterator[Lease]:
         """Own the session for the length of a command; the lease is renewed while it lasts."""
+        from authsync.leasethread import LeaseThread, Outage  # noqa: PLC0415 - not for a restore, which owns nothing
+
         lease = acquire(self.opening, self.trying, wait=False, any_scope=any_scope)
         renewing = LeaseThread(
             Database(self.settings.database_url, self.settings.schema),
