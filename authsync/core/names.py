@@ -88,8 +88,15 @@ _DIGITS = re.compile(r"\d{8,}")
 
 
 def mask_numbers(text: str) -> str:
-    """``text`` with every run of eight or more digits shortened to ``5511*****4321``: file names hold phone numbers."""
-    return _DIGITS.sub(lambda run: f"{run[0][:4]}*****{run[0][-4:]}" if len(run[0]) > 8 else f"{run[0][:2]}*****", text)
+    """``text`` with every run of eight or more digits shortened to ``5511*****4321``: file names hold phone numbers.
+
+    Of a run under twelve digits two at each end are left, so that never more is shown than hidden.
+    """
+    return _DIGITS.sub(lambda run: _masked(run[0], 4 if len(run[0]) >= 12 else 2), text)
+
+
+def _masked(digits: str, shown: int) -> str:
+    return f"{digits[:shown]}*****{digits[-shown:]}"
 
 
 _FAMILIES = (

@@ -67,7 +67,7 @@ def main() -> None:
 def _measure(names: list[str], postgres: Postgres, installed: Installed, work: Path, *, quick: bool) -> Iterator[Row]:
     for name in names:
         for row in SUITES[name](postgres, installed, work, quick=quick):
-            print(f"{row.suite}: {row.what}: {row.ours} {row.unit}", file=sys.stderr, flush=True)
+            print(f"{row.suite}: {row.what}: {row.ours or row.baseline} {row.unit}", file=sys.stderr, flush=True)
             yield row
 
 

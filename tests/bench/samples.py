@@ -37,7 +37,7 @@ class Row:
     suite: str
     what: str
     unit: str
-    ours: Spread
+    ours: Spread | None = None
     against: str = ""
     baseline: Spread | None = None
     ratio: Spread | None = None
@@ -113,7 +113,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         target = "" if row.target is None else f"<= {short(row.target)}{' x' if row.limited == 'ratio' else ''}"
         met = {None: "", True: "yes", False: "NO"}[row.met]
-        sides = (str(row.ours), str(row.baseline or ""), row.against, f"{row.ratio} x" if row.ratio else "")
+        sides = (str(row.ours or ""), str(row.baseline or ""), row.against, f"{row.ratio} x" if row.ratio else "")
         cells.append((f"{row.suite}: {row.what}", row.unit, *sides, target, met))
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import select
 import sys
 from collections.abc import Iterator
 from typing import Any

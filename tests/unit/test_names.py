@@ -30,7 +30,7 @@ from authsync.core.names import NameRules, family, is_twin, mask_numbers, unsafe
         pytest.param("a/\udcff.json", "is not UTF-8", id="not UTF-8"),
         pytest.param("x" * 256, "is too long", id="name of 256"),
         pytest.param("ü" * 128, "is too long", id="name of 256 bytes"),
-        pytest.param("/".join(["x" * 250] * 8), "is too long", id="path over 2000 bytes"),
+        pytest.param("/".join(["x" * 199] * 10) + "xx", "is too long", id="path of 2001 bytes"),
         pytest.param(".authsync.json", "is a name of authsync's own", id="marker"),
         pytest.param(".authsync.sock", "is a name of authsync's own", id="socket"),
         pytest.param("a/.authsync-stage/b", "is a name of authsync's own", id="stage below"),
@@ -55,7 +55,7 @@ def test_unsafe(path: str, reason: str) -> None:
         "a b\n\t.json",
         "ü/😀.json",
         "x" * 255,
-        "/".join(["x" * 199] * 10),
+        "/".join(["x" * 199] * 10) + "x",
         "my.authsync.json",
     ],
     ids=lambda path: ascii(path[:20]),
@@ -148,7 +148,7 @@ def test_family(name: str, expected: str) -> None:
         pytest.param("5511987654321", "5511*****4321", id="number"),
         pytest.param("session-5511987654321.0.json", "session-5511*****4321.0.json", id="file name"),
         pytest.param("5511987654321 and 4915112345678", "5511*****4321 and 4915*****5678", id="two"),
-        pytest.param("12345678", "12*****", id="eight digits"),
+        pytest.param("12345678", "12*****78", id="eight digits"),
         pytest.param("1234567", "1234567", id="seven digits"),
         pytest.param("revision 812 in 12.5 ms", "revision 812 in 12.5 ms", id="other numbers"),
         pytest.param("", "", id="nothing"),
@@ -157,6 +157,13 @@ def test_family(name: str, expected: str) -> None:
 def test_masked(text: str, masked: str) -> None:
     """A number is shown by its first and last four digits; what is too short for a phone number stays."""
     assert mask_numbers(text) == masked
+
+
+@pytest.mark.parametrize("length", range(8, 16))
+def test_enough_hidden(length: int) -> None:
+    """Of a number of any length at least four digits are hidden: fewer are quickly tried."""
+    number = "9876543210987654"[:length]
+    assert sum(char.isdigit() for char in mask_numbers(number)) <= length - 4
 
 
 @given(st.text(alphabet=st.sampled_from("0123456789a-"), max_size=60))
