@@ -21,6 +21,8 @@ from tests.support.proxy import Mode
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from tests.support.postgres import TestServer
+
 LINE = ("sessions", "files", "snapshots")
 
 
@@ -379,7 +381,7 @@ def test_no_taking_during_a_flush(world: World) -> None:
     assert str(world.stored.session["owner"]) == owner.fence.owner
 
 
-def test_frozen_in_a_flush(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frozen_in_a_flush(server: TestServer, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that freezes in a large flush holds its locks no longer than the limit; nothing is left."""
     proxy = world.proxy()
     owner = world.owner(dsn=proxy.through(world.dsn))
@@ -388,11 +390,13 @@ def test_frozen_in_a_flush(world: World, monkeypatch: pytest.MonkeyPatch) -> Non
     before = world.lines(*LINE)
     push = owner.order(dict.fromkeys([*old, "one more"], b"x"))
     monkeypatch.setattr(files, "IDLE_IN_TRANSACTION_MS", 1000)
+    given_up = server.log().count("idle-in-transaction timeout")
     with _locked(world, "00000.bin"):  # of the first chunk: two more have to follow
         flushing = in_thread(lambda: owner.send(push))
         world.wait_locked()
         proxy.set(Mode.HOLD_DOWN)
     until(lambda: not world.stored.connections(), "the server gave the connection up")
+    assert server.log().count("idle-in-transaction timeout") == given_up + 1
     assert world.lines(*LINE) == before
     proxy.set(Mode.PASS)
     with pytest.raises(UnreachableError):
