@@ -108,7 +108,7 @@ def test_no_such_database(start: Starter, dsn: str) -> None:
 
 def test_database_down(start: Starter) -> None:
     """A database that does not answer within --start-timeout: 69, and the port that was asked."""
-    message, _ = fails(start, 69, "run", "--start-timeout", "2s", *RUN[1:], url=CLOSED_PORT)
+    message, _ = fails(start, 69, "run", "--start-timeout", "1s", *RUN[1:], url=CLOSED_PORT)
     assert "127.0.0.1" in message
 
 

@@ -43,7 +43,7 @@ def command(baileys: Path, version: str, *arguments: str) -> list[str]:
 @both
 def test_container_lost(start: Starter, stored: Stored, folder: Path, baileys: Path, version: str) -> None:
     """After an end in good order a new container goes on from exactly what the client wrote last."""
-    run = start(*command(baileys, version, "--seconds", "2", "pair", "chat", "churn"))
+    run = start(*command(baileys, version, "--seconds", "1", "pair", "chat", "churn"))
     assert run.wait() == 0
     paired = run.wait_said("final")
     assert digest_of(stored.files()) == paired["state_sha256"]
@@ -97,7 +97,7 @@ def test_killed(start: Starter, stored: Stored, folder: Path, baileys: Path, ver
         )
         begun = run.wait_said("start")
         assert (begun["sha256"], begun["paired"]) == (digest_of(held), was_paired)
-        time.sleep(rng.uniform(0, 1.0 if number == 0 else 3.0))  # the moment of the kill is what is tried out
+        time.sleep(rng.uniform(0, 1.0 if number == 0 else 2.0))  # the moment of the kill is what is tried out
         killed_at = run.kill_all()
         until(lambda: not stored.connections(), "what the killed one had sent is carried out, or given up")
         flushes = [line["took_ms"] / 1000 for line in run.logged("flush_done") if "took_ms" in line]

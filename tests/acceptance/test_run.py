@@ -131,7 +131,7 @@ def test_two_at_once(start: Starter, dsn: str, tmp_path: Path) -> None:
     """Two starts at once on an empty database are both fine; one of them makes the schema."""
     runs = {name: start("run", "--session-id", name, "--dir", name, "--", *IDLE) for name in ("a", "b")}
     for name, run in runs.items():
-        run.wait_logged("child_started")
+        run.wait_said("up")
         write(tmp_path / name, session(key=name))
     for name, run in runs.items():
         assert run.stop() == 0

@@ -17,23 +17,36 @@ if TYPE_CHECKING:
     from tests.acceptance.conftest import Starter
 
 
-@pytest.mark.parametrize("torn", [b"", creds()[:40]], ids=["empty", "half"])
-def test_left_torn(start: Starter, stored: Stored, folder: Path, torn: bytes) -> None:
-    """A ``creds.json`` that stays torn for seconds leaves the stored one whole; when it is whole it is stored."""
+def test_left_torn(start: Starter, stored: Stored, folder: Path) -> None:
+    """A ``creds.json`` that stays torn for seconds leaves the stored one whole; when it is whole it is stored.
+
+    A ``.json`` that never held JSON is stored as it is when it has been still for as long.
+    """
     run = start.idle()
     expected = session()
     write(folder, expected)
     until(lambda: stored.files() == expected, "the first files are stored")
-    write(folder, {"creds.json": torn})
-    warned, number = False, 0
-    while not warned:  # it has to last for some seconds before it is worth a warning
+    write(folder, {"creds.json": b"", "notes.json": b"not { JSON"})
+    number = 0
+
+    def write_another() -> None:
+        nonlocal number
         number += 1
-        name = f"session-{number}.json"
-        write(folder, {name: b"%d" % number})
-        expected[name] = b"%d" % number
-        until(lambda: stored.files() == expected, "the other files go on, and creds.json is as it was")
-        warned = bool(run.logged("file_torn", path="creds.json", level="warning"))
+        expected[f"session-{number}.json"] = content = b"%d" % number
+        write(folder, {f"session-{number}.json": content})
+        until(
+            lambda: {**stored.files(), "notes.json": b""} == {**expected, "notes.json": b""},
+            "the other files go on, and creds.json is as it was",
+        )
+
+    while not run.logged("file_torn", path="creds.json", level="warning"):
+        write_another()
     assert number > 5
+    expected["notes.json"] = b"not { JSON"
+    until(lambda: stored.files() == expected, "what is no JSON is stored")
+    write(folder, {"creds.json": creds(counter=1)[:40]})
+    for _ in range(5):
+        write_another()
     write(folder, {"creds.json": creds(counter=1)})
     expected["creds.json"] = creds(counter=1)
     until(lambda: stored.files() == expected, "the whole one is stored")
@@ -53,18 +66,11 @@ def test_torn_at_the_end(start: Starter, stored: Stored, folder: Path) -> None:
     assert {name: (folder / name).read_bytes() for name in session()} == session()
 
 
-def test_never_json(start: Starter, stored: Stored, folder: Path) -> None:
-    """A ``.json`` that never held JSON is stored as it is once it has been still for some seconds."""
-    start.idle()
-    write(folder, {"notes.json": b"not { JSON"})
-    until(lambda: stored.session and stored.file("notes.json") == b"not { JSON", "it is stored")
-
-
 @pytest.mark.parametrize("version", ["7", "6"])
 def test_stalled_client(start: Starter, stored: Stored, folder: Path, baileys: Path, version: str) -> None:
     """The real client, busy with other things in the middle of its saves, never has a torn file stored."""
-    options = ["--baileys", version, "--rate", "20", "--seconds", "2", "--prekeys", "100", "--creds-every", "5"]
-    run = start("run", "--", "node", str(baileys / "workload.mjs"), *options, "--stall", "400", "pair", "chat")
+    options = ["--baileys", version, "--rate", "20", "--seconds", "1", "--prekeys", "100", "--creds-every", "5"]
+    run = start("run", "--", "node", str(baileys / "workload.mjs"), *options, "--stall", "300", "pair", "chat")
     run.wait_said("start")
     empty_on_disk = 0
     while not run.said("final"):

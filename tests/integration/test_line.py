@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from authsync.core.clearing import Child
+from authsync.core.debounce import Batch
 from authsync.core.flushplan import NoteKind
 from authsync.errors import DamagedError, FencedError, MissingSchemaError, TombstoneError, UnreachableError
 from authsync.store import files, sessions
@@ -688,6 +689,38 @@ def test_put_back(world: World, put_back: Callable[[World], None], was: dict[str
     assert world.stored.files() == contents(bot.root)
     bot.end()
     assert contents(world.start("elsewhere").root) == contents(bot.root)
+
+
+@pytest.mark.parametrize(("put_back", "was"), PUT_BACKS)
+def test_put_back_found_at_the_end(world: World, put_back: Callable[[World], None], was: dict[str, bytes]) -> None:
+    """The last flush looks whether the database still is where it was left, also where nothing changed since."""
+    bot, _ = later_bot(world)
+    put_back(world)
+    report = bot.line.flush(Batch(), child=Child.SIGNALLED, trying=PATIENT, verify=True)
+    assert report.put_back
+    assert world.stored.files() == contents(bot.root)
+    kept = [world.stored.snapshot_files(row["number"]) for row in world.stored.snapshots()]
+    assert kept == ([was] if was else [])
+
+
+@pytest.mark.parametrize("child", [Child.ALIVE, Child.ENDED, Child.SIGNALLED])
+def test_put_back_to_another_identity(world: World, child: Child) -> None:
+    """No revision mixes the identity that the database was put back to with the one that the folder holds."""
+    bot = stored(world, OLDER)
+    world.stored.execute(KEEP)
+    new = {"creds.json": creds("b"), "pre-key-1.json": b'{"n":"b"}'}
+    wipe(bot.root)
+    write(bot.root, new)
+    later(bot, bot.flush())
+    assert world.stored.files() == new
+    _older(world)
+    write(bot.root, {"pre-key-2.json": b'{"n":"b"}'})
+    report = bot.flush("pre-key-2.json", child=child)
+    while report.look_again:
+        assert world.stored.files() in (OLDER, contents(bot.root))
+        report = later(bot, report, child)
+    assert world.stored.files() == contents(bot.root)
+    assert OLDER in [world.stored.snapshot_files(row["number"]) for row in world.stored.snapshots()]
 
 
 def test_put_back_and_unsettled(world: World) -> None:

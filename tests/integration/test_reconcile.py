@@ -16,7 +16,7 @@ from authsync.errors import ConfigError, DamagedError
 from authsync.marker import Mark, Marker
 from authsync.oneshot.restore import Restore
 from authsync.store import sessions
-from tests.integration.world import Owner, World
+from tests.integration.world import Owner, World, wait_for_moment
 from tests.support.bots import contents, creds, write
 
 Files = dict[str, bytes]
@@ -113,7 +113,7 @@ def empty(_root: Path, _owner: Owner | None) -> None:
 
 def restoring(root: Path, _owner: Owner | None) -> None:
     """A restore did not finish."""
-    write(root, HALF)
+    write(root, {**HALF, ".authsync-stage/creds.json": b"{}"})
     mark(root, owner=None, restoring=True)
 
 
@@ -577,6 +577,20 @@ def test_required(world: World) -> None:
         assert error.value.exit_code == 78
         assert contents(started.root) == STRANGE
         assert world.stored.revision == revision
+
+
+def test_left_of_a_logout(world: World) -> None:
+    """What belonged to no bot outlives a logout; that a fresh start's folder lacks it is no deletion."""
+    owner = world.owner()
+    owner.flush({**{f"one/{path}": content for path, content in LINE.items()}, "shared": b"1"})
+    owner.flush({}, [f"one/{path}" for path in LINE], state=SessionState.CLEARED)
+    owner.release()
+    started = world.start()
+    report = started.flush()
+    while report.look_again:
+        wait_for_moment(max(report.look_again.values()))
+        report = started.flush()
+    assert world.stored.files() == {"shared": b"1"}
 
 
 # The old table
