@@ -27,6 +27,8 @@ from authsync.reporting import Reporter
 from authsync.store.connection import host_of
 from authsync.storethread import FLUSH_BUDGET_S, BotLife, FlushDone, FlushFailed, StoreThread
 
+LONGEST_WAIT_S = 0.5
+"""A ``SimpleQueue.get`` that two signals interrupt at once may sleep on beside a full queue, until its timeout."""
 HOLD_OFF_S = 1.0
 """After a flush that could not be stored."""
 DRAIN_RETRY_S = 0.2
@@ -109,7 +111,8 @@ class Daemon:
         self._store.open()
         while self._state.phase is not Phase.ENDED:
             try:
-                message = self._mailbox.get(timeout=max(0.0, self._next_at() - time.monotonic()))
+                timeout_s = max(0.0, self._next_at() - time.monotonic())
+                message = self._mailbox.get(timeout=min(timeout_s, LONGEST_WAIT_S))
             except Empty:
                 message = lifecycle.Tick()
             self._receive(message)

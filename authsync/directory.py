@@ -248,6 +248,11 @@ class Directory:
             finally:
                 below.close()
 
+    def drop_stage(self) -> None:
+        """Remove what a staged restore that did not finish left behind: it may hold keys of a session that is gone."""
+        with _translated(self.root):
+            remove_tree(self.root / STAGE)
+
     def publish(self, paths: Iterable[str]) -> None:
         """Move staged files to their places; what stands in the way of a folder or a file goes."""
         with _translated(self.root):

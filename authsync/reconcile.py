@@ -109,6 +109,7 @@ def open_session(opening: Opening, lease: Lease, trying: Trying) -> Line:
 
 
 def _carry_out(opening: Opening, lease: Lease, plan: Plan, scan: Scan, trying: Trying) -> Line:
+    opening.directory.drop_stage()
     if plan.keep_copy:
         line = load_line(opening, lease, trying)
         opening.tell("copy_kept", snapshot=line.keep_copy("the folder at a start", trying=trying))
@@ -133,7 +134,9 @@ def _carry_out(opening: Opening, lease: Lease, plan: Plan, scan: Scan, trying: T
                 opening.directory.remove([*scan.manifest, *scan.twins])
             opening.tell("session_absent", session=opening.settings.session_id)
             opening.tell("fresh_start")
-            return load_line(opening, lease, trying)
+            line = load_line(opening, lease, trying)
+            line.absent.update(line.manifest)  # what belonged to no bot outlives a logout
+            return line
         case Outcome.ADOPT | Outcome.FLUSH:
             line = load_line(opening, lease, trying)
             report = flush_local(opening, line, scan, trying)

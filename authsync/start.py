@@ -71,8 +71,8 @@ def ensure_schema(opening: Opening, trying: Trying) -> None:
         opening.tell("schema_migrated", version=version)
 
 
-def acquire(opening: Opening, trying: Trying, *, wait: bool, any_scope: bool = False) -> Lease:
-    """Own the session; ``wait`` for its owner to end. ``any_scope`` is for a command that a person confirmed.
+def acquire(opening: Opening, trying: Trying, *, wait: bool) -> Lease:
+    """Own the session; ``wait`` for its owner to end.
 
     Raises:
         OwnedError: it belongs to another service; or it is held, and we do not wait.
@@ -93,7 +93,6 @@ def acquire(opening: Opening, trying: Trying, *, wait: bool, any_scope: bool = F
                 ttl_s=HOLDING.ttl_s,
                 predecessor=predecessor,
                 force=opening.force,
-                any_scope=any_scope,
             ),
             trying,
         )
@@ -101,11 +100,13 @@ def acquire(opening: Opening, trying: Trying, *, wait: bool, any_scope: bool = F
             _record_acquisition(opening, lease, number, trying)
             return lease
         claim = db.retrying(lambda connection: leases.read_claim(connection, db, session_id), trying)
-        if claim is not None and not any_scope and refusal(claim, scope=start.scope) is Refusal.OTHER_SCOPE:
+        if claim is not None and refusal(claim, scope=start.scope) is Refusal.OTHER_SCOPE:
             _record_end(opening, trying, "refused")
             raise OwnedError(
                 f"the session {session_id!r} belongs to another service ({claim.scope}); this one is {start.scope}",
-                hint="set another --session-id for this bot, or --takeover force to move the session here",
+                hint="set another --session-id for this bot, or --takeover force to move the session here"
+                if wait
+                else f"set another --session-id; or, if this session is meant, --scope {claim.scope}",
             )
         if not wait and claim is not None:
             _record_end(opening, trying, "refused")

@@ -92,9 +92,13 @@ class Line:
         self.revision = revision
         self.manifest = manifest
         self.identities = identities
+        self.absent: set[str] = set()
+        """Stored paths that a fresh start did not put into the folder: that they lack there is no deletion."""
         self._start = start
         self._watching = watching
         self._missing: dict[str, float] = {}
+        self._resurrected: frozenset[str] = frozenset()
+        """Rows that a database which was put back holds, and that we had seen deleted: they go with the next push."""
         self._cleared: frozenset[str] = frozenset()
         self._json: set[str] = set()
         self._opaque: set[str] = set()
@@ -239,6 +243,7 @@ class Line:
             watching=self._watching,
         )
         plan = plan_flush(before, seen, twins=self.directory.rewritten(gone), now=time.monotonic())
+        plan.remove |= self._resurrected - plan.write.keys()
         self.carry_out(plan, trying, report)
 
     def carry_out(self, plan: FlushPlan, trying: Trying, report: Report) -> None:
@@ -266,7 +271,9 @@ class Line:
         if batch.scan:
             scan = self.directory.scan()
             delta = self.manifest.delta_to(scan.manifest)
-            paths |= delta.changed.keys() | {path for path in delta.removed if not scan.hides(path)}
+            unseen = self.absent | self._resurrected
+            paths |= delta.changed.keys()
+            paths |= {path for path in delta.removed if path not in unseen and not scan.hides(path)}
             report.unsynced.update(scan.unsynced)
             report.unsupported.update(scan.unsupported)
         reads = self.directory.read(sorted(paths), on_unsynced=report.unsynced.__setitem__)
@@ -335,6 +342,8 @@ class Line:
         for bot in [bot for bot in self.identities if bot not in self.manifest.bots]:
             del self.identities[bot]
         self.identities.update(plan.identities)
+        self.absent.difference_update(plan.write, plan.remove)
+        self._resurrected = frozenset(path for path in self._resurrected if path in self.manifest)
         self._json.difference_update(plan.write)
         self._opaque.difference_update(plan.write)
         self._opaque.update(
@@ -389,11 +398,13 @@ class Line:
             self._raise(NoRow.FENCED)
         self.fence, self.revision = lease.fence, lease.head.revision
         self.take_snapshot("diverged", trying=trying, note="the database was put back")
+        ours = self.manifest
         self.manifest = self.db.retrying(
             lambda connection: files.read_manifest(connection, self.db, View(session_id=self.fence.session_id)),
             trying,
         )
         self._missing, self._unsettled = {}, None
+        self._resurrected = frozenset(path for path in self.manifest if path not in ours)
         self._json.clear()
         self._opaque.clear()
 

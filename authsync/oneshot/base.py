@@ -33,11 +33,11 @@ class OneShot:
         )
 
     @contextmanager
-    def owned(self, *, any_scope: bool = False) -> Iterator[Lease]:
+    def owned(self) -> Iterator[Lease]:
         """Own the session for the length of a command; the lease is renewed while it lasts."""
         from authsync.leasethread import LeaseThread, Outage  # noqa: PLC0415 - not for a restore, which owns nothing
 
-        lease = acquire(self.opening, self.trying, wait=False, any_scope=any_scope)
+        lease = acquire(self.opening, self.trying, wait=False)
         renewing = LeaseThread(
             Database(self.settings.database_url, self.settings.schema),
             lambda: (lease.fence, 0),

@@ -20,6 +20,6 @@ class Delete(OneShot):
             OwnedError: a running process owns it.
         """
         ensure_schema(self.opening, self.trying)
-        with self.owned(any_scope=True) as lease:
+        with self.owned() as lease:
             deleted = self.db.call(lambda c: sessions.delete(c, self.db, lease.fence), timeout_s=DELETE_TIMEOUT_S)
             return deleted and lease.head.revision > 0

@@ -84,10 +84,12 @@ def test_killed(start: Starter, stored: Stored, folder: Path, baileys: Path, ver
     rng = random.Random(seed)
     log = folder.with_name("oracle.jsonl")
     slowest_flush_s, was_paired = 0.0, False
+    phases = ["pair", "churn", "chat"]
     held: dict[str, bytes] = {}
     for number in range(ROUNDS):
         run = start(
-            *command(baileys, version, "--seconds", "60", "--no-world", "pair", "churn", "chat"),
+            # It is hardly ever quiet for --debounce.
+            *command(baileys, version, "--seconds", "60", "--rate", "60", "--churn", "100", "--no-world", *phases),
             env={
                 "AUTHSYNC_TAKEOVER": "force",  # instead of waiting until the lease of the killed one has expired
                 "NODE_OPTIONS": f"--import={(baileys / 'oracle.mjs').as_uri()}",
