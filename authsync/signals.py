@@ -27,3 +27,9 @@ def install() -> None:
     """Route all signals that we forward or act on into the mailbox."""
     for signum in FORWARDED:
         signal.signal(signum, _post)
+
+
+def ignore() -> None:
+    """Be deaf to what asks to stop: all is done, and Python's own exit would give a late signal its default action."""
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_IGN)

@@ -50,13 +50,14 @@ def watch(ctx: click.Context, /, **_: Any) -> int:  # noqa: ANN401 - read by opt
 def _supervise(ctx: click.Context, command: tuple[str, ...]) -> int:
     settings = options.run_settings(ctx, command)
     # Threads, watchdog and psycopg: only now.
-    from authsync import log  # noqa: PLC0415
+    from authsync import log, signals  # noqa: PLC0415
     from authsync.daemon import Daemon  # noqa: PLC0415
     from authsync.platform import detect  # noqa: PLC0415
 
     if detect(os.environ).grace_unset:
         log.get().warning("grace_unset")
     ended = Daemon(settings).run()
+    signals.ignore()
     error = ended.error if ended.error is not None and ended.error.exit_code == ended.exit_code else None
     if not ended.closed:
         if error is not None:
