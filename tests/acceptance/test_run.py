@@ -238,6 +238,23 @@ def test_twins(start: Starter, stored: Stored, folder: Path) -> None:
     assert len(stored.copies()) == 1
 
 
+def test_constant_writer(start: Starter, stored: Stored) -> None:
+    """A bot that is never quiet for --debounce is flushed every --max-delay."""
+    bot = shell('n=0; while :; do n=$((n+1)); echo "$n" >auth_info/counter.json; sleep 0.1; done')
+    run = start("run", "--debounce", "1s", "--max-delay", "1200ms", "--", *bot)
+    run.wait_logged("child_started")
+    seen = 0
+    for _ in range(3):
+
+        def newer(than: int = seen) -> int:
+            content = int(stored.file("counter.json") or 0)
+            return content if content > than else 0
+
+        seen = until(newer, f"what came after {seen} is stored")
+    run.stop()
+    assert int(stored.file("counter.json") or 0) >= seen
+
+
 # Deletions
 
 

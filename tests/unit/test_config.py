@@ -73,7 +73,18 @@ def test_no_moment(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "size_bytes"),
-    [("16MiB", 16 << 20), ("512KiB", 512 << 10), ("1GiB", 1 << 30), ("4096", 4096), ("1 mib", 1 << 20), ("0", 0)],
+    [
+        ("16MiB", 16 << 20),
+        ("512KiB", 512 << 10),
+        ("1GiB", 1 << 30),
+        ("4096", 4096),
+        ("1 mib", 1 << 20),
+        ("0", 0),
+        ("7B", 7),
+        ("2K", 2048),
+        ("2M", 2 << 20),
+        ("2G", 2 << 30),
+    ],
 )
 def test_size(text: str, size_bytes: int) -> None:
     """Sizes are in bytes, or carry their units."""
@@ -136,7 +147,8 @@ def test_other_url(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_database_url(url)
     assert caught.value.exit_code == 78
-    assert ":secret" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "mysql" in str(caught.value) or not url.startswith("mysql")
     assert "postgresql://" in caught.value.hint
 
 
@@ -223,6 +235,7 @@ def test_defaults() -> None:
     assert (settings.session_id, settings.schema, settings.max_file_size_bytes) == ("default", "authsync", 16 << 20)
     assert (settings.start_timeout_s, settings.on_restore_failure, settings.takeover) == (900.0, "fail", "auto")
     assert settings.require_session is False
+    assert settings.budget_s == 30.0
     assert RunSettings(database_url="", directory=Path(), scope="") == RunSettings(
         database_url="", directory=Path(), scope="", debounce_s=0.05, max_delay_s=0.25, interval_s=120.0
     )

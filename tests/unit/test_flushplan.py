@@ -343,8 +343,10 @@ def test_logout() -> None:
     """After 2 s without its creds.json a bot is cleared, snapshot first: all its rows go at once, remains included."""
     world = World.equal(bot())
     world.delete("creds.json", *keys(5))
+    world.write("pre-key-8.json", b"{}")
     world.flush()
     plan = world.flush(2.0)
+    assert plan.look_again == {}
     assert plan.snapshot == "cleared"
     assert plan.state is SessionState.CLEARED
     assert notes(plan) == [(NoteKind.CLEARED, "")]
@@ -384,6 +386,17 @@ def test_creds_replaced_slowly() -> None:
         assert not plan.missing
 
 
+def test_twin_and_a_quarter() -> None:
+    """A creds.json that is being rewritten while a quarter of its bot goes, and no more, is no logout."""
+    world = World.equal(bot(files=7))
+    world.delete("creds.json", *keys(2))
+    twins = frozenset({"creds.json"})
+    assert_nothing(world.flush(twins=twins))
+    plan = world.flush(1.0, twins=twins)
+    assert plan.remove == set(keys(2))
+    assert (plan.snapshot, plan.cleared) == (None, frozenset())
+
+
 def test_creds_hold_their_own_time() -> None:
     """A bot's creds.json holds for its own 2 s, even where another file was deleted a little earlier."""
     world = World.equal(bot())
@@ -408,17 +421,19 @@ def test_wipe_leaves_a_twin() -> None:
     assert world.stored == {}
 
 
-def test_same_identity_again() -> None:
+@pytest.mark.parametrize("name", ["", "a"], ids=["root", "folder"])
+def test_same_identity_again(name: str) -> None:
     """A mass deletion that brought back the same identity is followed after 2 s, with a snapshot."""
-    world = World.equal(bot())
-    world.delete("creds.json", *keys(5))
+    folder = f"{name}/" if name else ""
+    world = World.equal(bot(folder))
+    world.delete(f"{folder}creds.json", *keys(5, folder))
     assert_nothing(world.flush())
-    world.write("creds.json", creds(step=1))
+    world.write(f"{folder}creds.json", creds(step=1))
     assert not world.flush(1.0).remove
     plan = world.flush(1.0)
     assert plan.snapshot is not None
-    assert notes(plan) == [(NoteKind.MASS_DELETION, "")]
-    assert plan.remove == set(keys(5))
+    assert notes(plan) == [(NoteKind.MASS_DELETION, name)]
+    assert plan.remove == set(keys(5, folder))
     assert world.stored == world.folder
 
 
@@ -495,6 +510,19 @@ def test_wipe_after_a_signal(child: Child, again: bytes | None) -> None:
     assert world.stored == bot()
 
 
+def test_deletions_after_a_signal() -> None:
+    """A signalled bot that deletes most files and keeps its credentials: what it wrote goes, no deletion does."""
+    world = World.equal(bot("a/"), child=Child.STOPPING)
+    world.delete(*keys(5, "a/"))
+    world.write("a/creds.json", creds(step=1))
+    plan = world.flush()
+    assert plan.write.keys() == {"a/creds.json"}
+    assert not plan.remove
+    assert notes(plan) == [(NoteKind.WIPE_KEPT, "a")]
+    world.child = Child.SIGNALLED
+    assert_nothing(world.flush(60.0))
+
+
 @pytest.mark.parametrize(("before_s", "followed"), [(3.0, True), (0.6, True), (0.4, False), (-1.0, False)], ids=str)
 def test_wipe_and_signal(before_s: float, *, followed: bool) -> None:
     """A logout is followed though a signal came within its 2 s; a wipe just before the signal was made on it."""
@@ -539,6 +567,16 @@ def test_stray_files() -> None:
     assert plan.remove == stray.keys()
     assert not plan.cleared
     assert world.stored == bot("a/")
+
+
+def test_few_stray_files() -> None:
+    """A lock file beside the bots comes and goes: its deletion is an ordinary one, and costs no snapshot."""
+    world = World.equal(bot("a/") | {"lock": b"x"})
+    world.delete("lock")
+    assert_nothing(world.flush())
+    plan = world.flush(1.0)
+    assert plan.remove == {"lock"}
+    assert (plan.snapshot, plan.notes) == (None, [])
 
 
 # What is left of a cleared bot
@@ -718,6 +756,7 @@ def test_folder_for_file() -> None:
     assert plan.write.keys() == {"x/y/1"}
     assert world.stored == world.folder
     assert not plan.missing
+    assert (plan.snapshot, plan.notes) == (None, [])
 
 
 def test_file_for_folder() -> None:
@@ -753,8 +792,8 @@ def test_file_for_a_bot() -> None:
     world = World.equal(bot("a/") | bot("b/", "key-2"))
     world.delete(*bot("a/"))
     world.write("a", b"new")
-    for _ in range(4):
-        world.flush(1.0)
+    told = {note for _ in range(4) for note in world.flush(1.0).notes}
+    assert told
     assert world.stored == bot("b/", "key-2") | {"a": b"new"}
 
 
@@ -838,6 +877,12 @@ def test_any_history(history: list[tuple[tuple[str, str, bytes], float, bool]]) 
     assert world.stored.get("m") == world.folder.get("m") or not world.folder["m"]
     live = any(is_creds(path) for path in world.stored)
     assert (world.state is SessionState.LIVE) == (live or not world.was_bot)
+
+
+def test_secret_content() -> None:
+    """The content of a file is in no repr of a plan, which ends in logs."""
+    world = World(folder={"creds.json": creds("secret")})
+    assert "secret" not in repr(world.flush())
 
 
 def test_noted_once() -> None:

@@ -57,6 +57,7 @@ class Life:
     now: float = 0.0
     ended_at: float = inf
     effects: list[Effect | SendSignal] = field(default_factory=list)
+    times: list[tuple[float, Effect | SendSignal]] = field(default_factory=list)
     state: State = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,6 +83,7 @@ class Life:
     def _step(self, event: Event) -> None:
         self.state, effects = step(self.state, event, self.now)
         self.effects += effects
+        self.times += [(self.now, effect) for effect in effects]
         if self.state.phase is Phase.ENDED:
             self.ended_at = min(self.ended_at, self.now)
 
@@ -383,6 +385,63 @@ def test_flush_and_signal_at_once() -> None:
     assert effects[0] == TERM
     assert FLUSH_NOW in effects
     assert state.deadline == 1.0 + LIMITS.stop_timeout_s
+
+
+@pytest.mark.parametrize(
+    ("history", "times", "ended_at"),
+    [
+        pytest.param([(0, OPENED), (9, STOP)], [(9, TERM), (15, KILL), (17, DRAIN), (18.5, CLOSE)], 19, id="SIGTERM"),
+        pytest.param(
+            [(0, OPENED), (9, STOP), (10, ChildEnded(0))],
+            [(9, TERM), (10, DRAIN), (18.5, CLOSE)],
+            19,
+            id="SIGTERM, the bot ends",
+        ),
+        pytest.param([(0, OPENED), (9, ChildEnded(0))], [(9, DRAIN), (18.5, CLOSE)], 21.5, id="the bot ends"),
+        pytest.param(
+            [(0, OPENED), (9, ChildEnded(0)), (9.5, STOP)],
+            [(9, DRAIN), (18.5, CLOSE)],
+            19.5,
+            id="the bot ends, SIGTERM",
+        ),
+        pytest.param(
+            [(0, OPENED), (9, LeaderEnded(0))],
+            [(10, TERM), (16, KILL), (16.5, DRAIN), (26, CLOSE)],
+            29,
+            id="the bot ends, its group does not",
+        ),
+        pytest.param(
+            [(0, OPENED), (9, LeaderEnded(0)), (9.5, Signalled(SIGHUP))],
+            [(9.5, SendSignal(SIGHUP)), (10, TERM), (16, KILL), (16.5, DRAIN), (26, CLOSE)],
+            29,
+            id="another signal changes nothing",
+        ),
+        pytest.param(
+            [(0, OPENED), (9, LOST)], [(9, TERM), (15, KILL), (25, KEEP_COPY), (34.5, CLOSE)], 37.5, id="lost"
+        ),
+        pytest.param([(9, STOP)], [(9, CLOSE)], 12, id="SIGTERM while opening"),
+        pytest.param([(9, Failed(69))], [(9, CLOSE)], 12, id="failed"),
+    ],
+)
+def test_budgets(history: History, times: list[tuple[float, Effect | SendSignal]], ended_at: float) -> None:
+    """Each phase has its time, no less and no more: with 10 s of grace and 6 s for the bot, where nothing answers."""
+    life = lived(history)
+    life.pass_time()
+    untimed = {START, FLUSH_NOW, HURRY, CANCEL}
+    assert [(at, effect) for at, effect in life.times if effect not in untimed] == times
+    assert life.ended_at == ended_at
+
+
+@pytest.mark.parametrize(("settled_after_s", "code"), [(9.4, 0), (9.6, 74)])
+def test_last_moment(settled_after_s: float, code: int) -> None:
+    """A last flush that ends within the grace counts, up to the share that giving the lease back needs."""
+    life = lived([(0, OPENED), (9, STOP), (10, ChildEnded(0)), (9 + settled_after_s, STORED)])
+    assert life.state.exit_code == code
+
+
+def test_killed_in_time() -> None:
+    """The code of a bot that ends after SIGKILL, while its group is still waited for, is the run's."""
+    assert lived([(0, OPENED), (9, STOP), (16.9, ChildEnded(-SIGKILL))]).state.exit_code == 137
 
 
 def test_late_tick() -> None:
