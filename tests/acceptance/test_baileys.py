@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.acceptance.conftest import Starter
 
 MAX_DELAY_S = 0.25  # --max-delay
-DELETION_DELAY_S = 1.0  # a deletion waits so long
+DELETION_DELAY_S = 2.0  # a deletion waits for 1 s, and for 2 s where it is one of over a quarter of the files
 SECOND_LOOK_S = 0.1  # a file that was read in the middle of a write is read again after so long
 # From the kernel's event to the commit a change passes four threads of authsync and a process of PostgreSQL, on cores
 # that also run the client at full speed and a second test with all of its processes: each may wait for a few slices.

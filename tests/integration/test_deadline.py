@@ -63,7 +63,7 @@ def test_statement_without_an_answer(world: World) -> None:
     """A connection that stops answering in a statement ends at our deadline, and the next call is well."""
     proxy = world.proxy()
     db = world.database(proxy.through(world.dsn))
-    db.call(ask)
+    db.call(ask, timeout_s=LONG_S)  # a deadline that is no longer anybody's
     proxy.set(Mode.BLACKHOLE)
     with pytest.raises(UnreachableError):
         db.call(ask, timeout_s=0.1)

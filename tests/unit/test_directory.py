@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -288,7 +289,9 @@ def test_secret_content(root: Path) -> None:
 def test_missing(path: str, root: Path) -> None:
     """What is not there, or is a folder now, or lies below a file, is missing."""
     fill(root, {"file": b"x", "folder/x.json": b"{}"})
+    before = sorted(root.rglob("*"))
     assert read(root, path) == ({path: Absence.MISSING}, {})
+    assert sorted(root.rglob("*")) == before, "reading makes nothing"
 
 
 def test_root_missing(root: Path) -> None:
@@ -375,6 +378,59 @@ def test_moved_before_the_end(change: Callable[[Path], None], root: Path, monkey
     assert isinstance(seen["b.json"], StableRead)
 
 
+def refuse(code: int) -> Callable[..., NoReturn]:
+    """A system call that fails."""
+
+    def call(*_: object, **__: object) -> NoReturn:
+        raise OSError(code, os.strerror(code))
+
+    return call
+
+
+def test_damaged_disk(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that the disk does not give is not synced, with the reason; it is not missing."""
+    fill(root, {"creds.json": b"{}"})
+    monkeypatch.setattr(module, "_read_all", refuse(errno.EIO))
+    seen, told = read(root, "creds.json")
+    assert seen == {"creds.json": Absence.UNSYNCED}
+    assert os.strerror(errno.EIO) in told["creds.json"]
+    assert os.strerror(errno.EIO) in opened(root).scan().unsynced["creds.json"]
+
+
+def test_closed_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that cannot be entered hides what is below it, and stops nothing else."""
+    fill(root, {"creds.json": b"{}", "closed/creds.json": b"{}"})
+    scan_folder = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        return refuse(errno.EACCES)() if str(path).endswith("closed") else scan_folder(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    scan = opened(root).scan()
+    assert set(scan.manifest) == {"creds.json"}
+    assert os.strerror(errno.EACCES) in scan.unsynced["closed"]
+    assert scan.hides("closed/creds.json")
+
+
+def test_closed_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root that cannot be entered is an error, 73: nothing in it is taken for missing."""
+    fill(root, {"creds.json": b"{}"})
+    monkeypatch.setattr(os, "open", refuse(errno.EACCES))
+    with pytest.raises(FolderError):
+        read(root, "creds.json")
+    monkeypatch.setattr(os, "scandir", refuse(errno.EACCES))
+    with pytest.raises(FolderError):
+        opened(root).scan()
+
+
+def test_unusable_root(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A root without the rights to use it is found at the start, 73, with whose rights are missing."""
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    with pytest.raises(FolderError) as caught:
+        opened(root).make()
+    assert f"uid {os.geteuid()}" in caught.value.hint
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
 def test_unreadable(root: Path) -> None:
     """A file without the right to read it is not synced; it is not missing."""
@@ -430,6 +486,16 @@ def test_make(tmp_path: Path) -> None:
     opened(root).make()
     assert mode(root) == 0o755
     assert found(root) == {"creds.json": b"{}"}
+
+
+@pytest.mark.usefixtures("_open_umask")
+def test_written_anew(tmp_path: Path) -> None:
+    """A restore makes a root that is missing, 0700."""
+    root = tmp_path / "a/auth_info"
+    with opened(root).writing(staged=False) as writer:
+        writer.write("creds.json", b"{}")
+    assert found(root) == {"creds.json": b"{}"}
+    assert mode(root) == 0o700
 
 
 def test_make_over_a_file(root: Path) -> None:
@@ -517,11 +583,7 @@ def test_partial_writes(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_disk_full(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk is an error of the folder, 73, with what to do."""
-
-    def refuse(_fd: int, _content: bytes) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "write", refuse)
+    monkeypatch.setattr(os, "write", refuse(errno.ENOSPC))
     with pytest.raises(FolderError) as caught, opened(root).writing(staged=False) as writer:
         writer.write("creds.json", b"{}")
     assert caught.value.exit_code == 73
@@ -561,6 +623,16 @@ def test_stage_is_a_link(root: Path) -> None:
     assert found(root) == {"creds.json": b"new"}
 
 
+def test_stage_dropped(root: Path) -> None:
+    """What a staged restore left that did not finish is removed, and nothing else."""
+    folder = stage(root, {"a/creds.json": b"new"})
+    fill(root, {"creds.json": b"old"})
+    folder.drop_stage()
+    folder.drop_stage()
+    assert found(root) == {"creds.json": b"old"}
+    assert not (root / STAGE).exists()
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -574,6 +646,16 @@ def test_in_the_way(before: dict[str, bytes], after: dict[str, bytes], root: Pat
     fill(root, before)
     stage(root, after).publish(after)
     assert found(root) == after
+
+
+def test_folder_of_links_in_the_way(root: Path) -> None:
+    """A folder in the way is removed with the links in it, not with what they lead to."""
+    fill(root, {"x/y/z": b"old"})
+    make_folder_link(root / "x" / "odd")
+    volume = root / "volume"
+    stage(root, {"x": b"new"}).publish(["x"])
+    assert found(root) == {"x": b"new", "volume/creds.json": b"{}"}
+    assert volume.is_dir()
 
 
 @pytest.mark.parametrize("make", [make_link, make_folder_link, make_dangling_link, make_fifo, make_socket])
@@ -596,6 +678,23 @@ def test_remove(root: Path) -> None:
     assert [path.name for path in root.iterdir()] == ["c"]
 
 
+def test_remove_all(root: Path) -> None:
+    """Removing the last file leaves the root, which may be a mount point, or watched."""
+    fill(root, {"creds.json": b"{}"})
+    opened(root).remove(["creds.json"])
+    assert list(root.iterdir()) == []
+
+
+def test_set_aside_twice(root: Path) -> None:
+    """A name that is taken is an error, 73, and loses nothing."""
+    fill(root, {"creds.json": b"1"})
+    aside = opened(root).set_aside("20261118T123000")
+    fill(root, {"creds.json": b"2"})
+    with pytest.raises(FolderError):
+        opened(root).set_aside("20261118T123000")
+    assert (found(aside), found(root)) == ({"creds.json": b"1"}, {"creds.json": b"2"})
+
+
 def test_set_aside(root: Path) -> None:
     """A folder that is set aside is whole beside an empty one; the marker does not go along."""
     fill(root, FILES | {".authsync.json": b"x"})
@@ -613,11 +712,7 @@ def test_set_aside_a_mount(code: int, root: Path, monkeypatch: pytest.MonkeyPatc
     make_dangling_link(root / "link")
     make_socket(root / "socket")
     make_fifo(root / "fifo")
-
-    def busy(_path: Path, _target: Path) -> Path:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(Path, "rename", busy)
+    monkeypatch.setattr(Path, "rename", refuse(code))
     aside = opened(root).set_aside("20261118T123000")
     assert FILES.items() <= found(aside).items()
     assert ".authsync.json" not in found(aside)

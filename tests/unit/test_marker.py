@@ -105,6 +105,34 @@ def test_lock(tmp_path: Path) -> None:
     second.unlock()
 
 
+def test_lock_makes(tmp_path: Path) -> None:
+    """Locking makes the marker, 0600, without a mark in it; a writer without the lock takes none."""
+    marker = Marker(tmp_path)
+    marker.lock()
+    assert stat.S_IMODE((tmp_path / MARKER).stat().st_mode) == 0o600
+    assert marker.read() is None
+    marker.unlock()
+    marker.write(MARK)
+    other = Marker(tmp_path)
+    other.lock()
+    other.unlock()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts its descriptors in /proc")
+def test_no_descriptor_left(tmp_path: Path) -> None:
+    """Reading, writing, and a lock that is refused or given back leave no descriptor."""
+    holder, marker = Marker(tmp_path), Marker(tmp_path)
+    holder.lock()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    marker.write(MARK)
+    marker.read()
+    with pytest.raises(OwnedError):
+        marker.lock()
+    holder.lock()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    holder.unlock()
+
+
 def test_lock_twice(tmp_path: Path) -> None:
     """Who holds the lock may ask for it again."""
     marker = Marker(tmp_path)
@@ -192,6 +220,18 @@ def test_written_after_removal(tmp_path: Path) -> None:
     assert read(tmp_path) == MARK
     with pytest.raises(OwnedError):
         Marker(tmp_path).lock()
+    marker.unlock()
+
+
+def test_removed_before_the_first_mark(tmp_path: Path) -> None:
+    """A marker that was locked and never written is locked again, and stays without a mark."""
+    marker = Marker(tmp_path)
+    marker.lock()
+    remove_marker(tmp_path)
+    marker.restore_if_gone()
+    with pytest.raises(OwnedError):
+        Marker(tmp_path).lock()
+    assert marker.read() is None
     marker.unlock()
 
 
