@@ -445,11 +445,12 @@ def test_killed_in_time() -> None:
 
 
 def test_late_tick() -> None:
-    """A process that was frozen past all its limits still kills its child before the last flush."""
+    """A process that was frozen past all its limits still kills its child first, and gives each step a moment."""
     life = lived([(0, OPENED), (1, STOP)])
-    life.feed(TICK, 1000.0, prompt=False)
-    assert KILL in life.effects
-    assert DRAIN not in life.effects or life.effects.index(KILL) < life.effects.index(DRAIN)
+    for at, event, effect in ((1000, TICK, KILL), (1000.1, ChildEnded(-SIGKILL), DRAIN), (1000.2, STORED, CLOSE)):
+        life.feed(event, at, prompt=False)
+        assert life.effects[-1] is effect
+        assert at < life.state.deadline <= at + CLOSE_RESERVE_S
 
 
 @pytest.mark.parametrize(
