@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -169,17 +170,19 @@ class Versions:
     all: list[Version] = field(default_factory=lambda: [Version(None, 0.0, 0.0)])
 
     def late_s(self, content: bytes | None, killed_at: float) -> float:
-        """For how long a newer version than the stored one had been whole, over what this change may wait by itself."""
+        """For how long the file was newer than what is stored, or was gone, over what such a change may wait."""
         digest = None if content is None else sha256(content)
         stored = [number for number, version in enumerate(self.all) if version.sha256 == digest]
         assert stored, f"{digest} was never written: {self.all}"
-        newer = self.all[stored[-1] + 1 :]
-        missed = next((version for version in newer if version.done_at is not None), None)
-        if missed is None or missed.done_at is None:
-            return 0.0
-        removal_s = DELETION_DELAY_S if missed.sha256 is None else 0.0
-        torn_s = SECOND_LOOK_S * (len(newer) - 1)
-        return killed_at - missed.done_at - removal_s - torn_s
+        late_s, until_at = 0.0, killed_at
+        newer = reversed(self.all[stored[-1] + 1 :])
+        for is_gone, group in itertools.groupby(newer, key=lambda version: version.sha256 is None):
+            versions = list(group)
+            whole_at = min((version.done_at for version in versions if version.done_at is not None), default=until_at)
+            may_wait_s = DELETION_DELAY_S if is_gone else SECOND_LOOK_S * (len(versions) - 1)
+            late_s = max(late_s, until_at - whole_at - may_wait_s)
+            until_at = versions[-1].begun_at
+        return late_s
 
 
 def history(log: Path, held: dict[str, bytes]) -> dict[str, Versions]:

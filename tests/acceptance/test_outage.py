@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
-from tests.support.bots import IDLE, UP, WAIT, contents, session, shell, write
+from tests.support.bots import IDLE, contents, on_stop, session, write
 from tests.support.postgres import TestServer
 from tests.support.proxy import FaultyProxy, Mode
 from tests.support.run import until
@@ -156,7 +156,7 @@ def test_multi_host(start: Starter, stored: Stored, server: TestServer, dsn: str
 def test_last_words(start: Starter, stored: Stored, proxy: FaultyProxy, dsn: str, folder: Path) -> None:
     """What the bot writes last is stored even if a flush, a full scan too, was still on its way when it ended."""
     options = ["--debounce", "1m", "--max-delay", "1m"]  # flushes when it is told to
-    bot = shell(f"trap 'rm auth_info/2.json; echo 3 >auth_info/3.json; exit 0' TERM; {UP}; {WAIT}")
+    bot = on_stop("rm auth_info/2.json; echo 3 >auth_info/3.json")
     run = start("run", *options, "--", *bot, url=proxy.through(dsn))
     run.wait_said("up")
     write(folder, {"1.json": b"1"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.bots import IDLE, UP, WAIT, contents, creds, session, shell, write
+from tests.support.bots import IDLE, contents, creds, on_stop, session, shell, write
 from tests.support.run import until
 from tests.support.stored import Stored
 
@@ -79,7 +79,7 @@ def test_signal(start: Starter, stored: Stored, signum: signal.Signals) -> None:
 
 def test_stop_ignored(start: Starter, stored: Stored) -> None:
     """A bot that ignores SIGTERM is killed after --stop-timeout, and what it wrote meanwhile is stored."""
-    run = start("run", "--stop-timeout", "1s", "--", *shell(f"trap 'echo 1 >auth_info/late.json' TERM; {UP}; {WAIT}"))
+    run = start("run", "--stop-timeout", "1s", "--", *on_stop("echo 1 >auth_info/late.json; sleep 60"))
     run.wait_said("up")
     assert run.stop() == 137
     assert run.logged("child_killed")
@@ -291,8 +291,8 @@ def test_deletion(start: Starter, stored: Stored, folder: Path) -> None:
 def test_logout(start: Starter, stored: Stored, folder: Path, *, ends: bool) -> None:
     """A bot that removes its folder logs out: a snapshot, then the session is cleared, and the next start is fresh."""
     write(folder, session())
-    then = "exit 0" if ends else f"trap 'exit 0' TERM; {WAIT}"
-    run = start("run", "--", *shell(f"rm -rf auth_info; {then}"))
+    then = ("true",) if ends else IDLE
+    run = start("run", "--", *shell("rm -rf auth_info", *then))
     cleared = run.wait_logged("bot_cleared")
     assert f"authsync rollback {cleared['snapshot']}" in cleared["message"]
     if not ends:
@@ -313,7 +313,7 @@ def test_logout(start: Starter, stored: Stored, folder: Path, *, ends: bool) -> 
 def test_wiped_on_stop(start: Starter, stored: Stored, folder: Path) -> None:
     """A bot that wipes its folder when it is told to stop does not log out: what was stored stays, with a warning."""
     write(folder, session())
-    run = start("run", "--", *shell(f"trap 'rm -rf auth_info; exit 0' TERM; {UP}; {WAIT}"))
+    run = start("run", "--", *on_stop("rm -rf auth_info"))
     run.wait_said("up")
     assert run.stop() == 0
     assert run.wait_logged("wipe_not_followed")["level"] == "warning"

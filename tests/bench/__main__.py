@@ -55,13 +55,18 @@ def main() -> None:
             installed = install(work / "installed")
             rows = list(_measure(options.only or list(SUITES), postgres, installed, work, quick=options.quick))
             about = _about(postgres, work)
+        _print(about, rows, as_json=options.as_json)
+        print("Removing what was made ...", file=sys.stderr)  # half a million files take their time
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if options.as_json:
-        print(json.dumps({**about, "rows": [row.as_json() for row in rows]}, indent=2))
-        return
-    print(", ".join(f"{name} {value}" for name, value in about.items()))
-    print(table(rows))
+
+
+def _print(about: dict[str, str | int], rows: list[Row], *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({**about, "rows": [row.as_json() for row in rows]}, indent=2), flush=True)
+    else:
+        print(", ".join(f"{name} {value}" for name, value in about.items()))
+        print(table(rows), flush=True)
 
 
 def _measure(names: list[str], postgres: Postgres, installed: Installed, work: Path, *, quick: bool) -> Iterator[Row]:

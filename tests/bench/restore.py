@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tests.bench.postgres import Postgres
 
 _TARGETS = {10_000: 1.3, 50_000: 1.0}
-_PAIRS = {1000: 15, 10_000: 9, 50_000: 5}
+_PAIRS = {1000: 15, 10_000: 9, 50_000: 4}
 _IMPORTS = "import click, psycopg, structlog, tenacity"
 _COPY = "COPY (SELECT path, content FROM authsync.files WHERE session_id = 'default' AND died IS NULL) TO STDOUT"
 

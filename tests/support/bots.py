@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,18 +14,30 @@ if TYPE_CHECKING:
 NUMBER = "5511987654321"
 MASKED = "5511*****4321"
 
-UP = """echo '{"event": "up"}'"""
-"""Says so, in a script that has set its traps."""
-WAIT = "while :; do sleep 60 & wait $!; done"
-"""Waits for signals, in a script."""
+_ON_STOP = """
+import os, signal, sys
+awaited = {signal.SIGTERM, signal.SIGINT}
+signal.pthread_sigmask(signal.SIG_BLOCK, awaited)
+print('{"event": "up"}', flush=True)
+signal.sigwait(awaited)
+os.execv("/bin/sh", ["sh", "-c", sys.argv[1]])
+"""
 
 
-def shell(script: str) -> tuple[str, ...]:
-    """A bot that is a shell script."""
-    return ("sh", "-c", script)
+def shell(script: str, *then: str) -> tuple[str, ...]:
+    """A bot that is a shell script, and then becomes another one."""
+    return ("sh", "-c", f'{script}; exec "$@"', "sh", *then) if then else ("sh", "-c", script)
 
 
-IDLE = shell(f"trap 'exit 0' TERM INT; {UP}; {WAIT}")
+def on_stop(script: str) -> tuple[str, ...]:
+    """A bot that says ``up``, waits until it is told to stop, then runs a shell script and hears no more signals.
+
+    A shell with a trap would not do: a signal that comes as it starts a program finds that program unborn.
+    """
+    return (sys.executable, "-S", "-E", "-c", _ON_STOP, script)
+
+
+IDLE = on_stop("exit 0")
 """Does nothing, and ends with 0 when it is told to stop. The test itself writes into its folder."""
 
 
