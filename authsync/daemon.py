@@ -45,8 +45,6 @@ class Ended:
 
     exit_code: int
     error: AuthsyncError | None
-    closed: bool
-    """Whether the lease was released; if not, some thread still hangs in the network."""
 
 
 class Daemon:
@@ -65,7 +63,6 @@ class Daemon:
         self._folder = FolderWatch(self._store, self._schedule, self._reporter, post=self._mailbox.put)
         self._process: Child | None = None
         self._error: AuthsyncError | None = None
-        self._closed = False
         self._in_flight: Batch | None = None
         self._last: Batch | None = None
         """The flush that may be the last: submitted after the bot had ended."""
@@ -139,7 +136,7 @@ class Daemon:
                 f"the bot ended well, but {unstored} changed paths could not be stored",
                 hint="the folder still holds them: start again here, or `authsync backup` when the database answers",
             )
-        return Ended(exit_code=state.exit_code, error=error, closed=self._closed)
+        return Ended(exit_code=state.exit_code, error=error)
 
     def _next_at(self) -> float:
         flush_at = self._schedule.due_at if self._may_flush() else inf
@@ -171,8 +168,6 @@ class Daemon:
                 self._fence_lost(event.reason)
             case lifecycle.ChildEnded():
                 log.get().info("child_ended", code=event.code)
-            case lifecycle.Closed():
-                self._closed = True
 
     def _step(self, event: lifecycle.Event, now: float) -> None:
         self._state, effects = step(self._state, event, now)

@@ -9,17 +9,18 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from authsync.below import FOLDER, Below
 from authsync.core.flushplan import Absence
 from authsync.core.manifest import Entry, Manifest, ancestors
 from authsync.core.names import CREDS, MARKER, OURS, STAGE, TWINS, NameRules, is_twin, printable, unsafe_reason
-from authsync.errors import DamagedError, FolderError
+from authsync.errors import FolderError
+from authsync.writer import WRITERS, Writer
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC  # NONBLOCK: opening a FIFO must not wait
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _BUFFER_BYTES = 64 << 10
 """A larger one costs 3.7 times: the kernel has to find the pages."""
 
@@ -169,7 +170,7 @@ class Directory:
                     seen[path] = Absence.MOVING
         return seen
 
-    def _read(self, below: _Below | None, path: str, on_unsynced: Callable[[str, str], None]) -> StableRead | Absence:
+    def _read(self, below: Below | None, path: str, on_unsynced: Callable[[str, str], None]) -> StableRead | Absence:
         if below is None:
             return Absence.MISSING
         try:
@@ -216,7 +217,7 @@ class Directory:
         return sorted(str(path.relative_to(Path.cwd())) for path in found if self.root not in path.parents)
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[_Below | None]:
+    def _opened(self) -> Iterator[Below | None]:
         try:
             root = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
@@ -224,7 +225,7 @@ class Directory:
                 yield None
                 return
             raise FolderError(f"the folder {self.root} cannot be read: {error.strerror}") from error
-        below = _Below(root)
+        below = Below(root)
         try:
             yield below
         finally:
@@ -242,11 +243,18 @@ class Directory:
             if staged:
                 remove_tree(where)
             where.mkdir(mode=0o700, parents=True, exist_ok=True)
-            below = _Below(os.open(where, _FOLDER))
+            root = os.open(where, FOLDER)
             try:
-                yield Writer(below)
+                with ThreadPoolExecutor(WRITERS, thread_name_prefix="writer") as pool:
+                    writer = Writer(root, pool)
+                    try:
+                        yield writer
+                        writer.finish()
+                    except BaseException:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
             finally:
-                below.close()
+                os.close(root)
 
     def drop_stage(self) -> None:
         """Remove what a staged restore that did not finish left behind: it may hold keys of a session that is gone."""
@@ -294,76 +302,6 @@ class Directory:
         return aside
 
 
-class _Below:
-    """Descriptors of the folders below an open root; no link is followed on the way down. Owns ``root``."""
-
-    def __init__(self, root: int) -> None:
-        self._root = root
-        self._name, self._fd = "", root
-
-    def folder(self, path: str, *, make: bool = False) -> int:
-        """A descriptor of the folder of ``path``, valid until the next call."""
-        name = path.rpartition("/")[0]
-        if name != self._name:
-            self._forget()
-            self._fd, self._name = self._descend(name, make=make), name
-        return self._fd
-
-    def _descend(self, name: str, *, make: bool) -> int:
-        fd = os.dup(self._root)
-        for part in name.split("/") if name else ():
-            try:
-                if make:
-                    with contextlib.suppress(FileExistsError):
-                        os.mkdir(part, 0o700, dir_fd=fd)
-                deeper = os.open(part, _FOLDER, dir_fd=fd)
-            finally:
-                os.close(fd)
-            fd = deeper
-        return fd
-
-    def _forget(self) -> None:
-        if self._fd != self._root:
-            os.close(self._fd)
-        self._name, self._fd = "", self._root
-
-    def close(self) -> None:
-        self._forget()
-        os.close(self._root)
-
-
-class Writer:
-    """Writes the files of a restore, 0600 in folders of 0700."""
-
-    def __init__(self, below: _Below) -> None:
-        self._below = below
-
-    def write(self, path: str, content: bytes) -> None:
-        """Create ``path``.
-
-        Raises:
-            DamagedError: the stored path must not be written, or is stored twice.
-        """
-        reason = unsafe_reason(path)
-        if reason is not None:
-            raise DamagedError(
-                f"a stored path {reason}: {path.encode(errors='backslashreplace').decode()}",
-                hint="nothing was restored; remove that row, or restore a snapshot",
-            )
-        try:
-            fd = os.open(path.rpartition("/")[2], _CREATE, 0o600, dir_fd=self._below.folder(path, make=True))
-        except (FileExistsError, NotADirectoryError) as error:
-            raise DamagedError(
-                f"the stored path {path} meets another one", hint="remove one of the rows, or restore a snapshot"
-            ) from error
-        try:
-            written = os.write(fd, content)
-            while written < len(content):
-                written += os.write(fd, content[written:])
-        finally:
-            os.close(fd)
-
-
 def remove_tree(folder: Path) -> None:
     """Remove ``folder`` and what is in it; no link is followed."""
     if folder.is_symlink() or folder.is_file():
@@ -404,7 +342,7 @@ def _signature(status: os.stat_result) -> Signature:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _signature_at(below: _Below | None, path: str) -> Signature | None:
+def _signature_at(below: Below | None, path: str) -> Signature | None:
     try:
         assert below is not None
         return _signature(os.stat(path.rpartition("/")[2], dir_fd=below.folder(path), follow_symlinks=False))

@@ -16,6 +16,7 @@ from authsync.core.manifest import bot_of, folder_of, is_creds
 from authsync.core.reconcile import Local, Outcome, Plan, Stored, classify_stored, decide
 from authsync.directory import Scan
 from authsync.errors import ConfigError, DamagedError, FencedError
+from authsync.line import Line, Report
 from authsync.marker import Mark
 from authsync.restore import Restored, read_identities, restore
 from authsync.start import Opening
@@ -23,7 +24,6 @@ from authsync.store import files, legacy
 from authsync.store.connection import Connection, Trying
 from authsync.store.files import View
 from authsync.store.leases import Lease
-from authsync.sync import Line, Report
 
 
 def inspect(opening: Opening) -> tuple[Scan, Local, Mark | None]:

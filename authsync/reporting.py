@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from authsync import log
 from authsync.core.flushplan import NoteKind
-from authsync.sync import Report
+from authsync.line import Report
 
 VERBOSE_FOR_S = 60.0
 TORN_WARNING_S = 5.0

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from authsync.core.identity import Identity, read_identity
 from authsync.core.manifest import Delta, Entry, Manifest, Totals, content_entry, folder_of, is_creds
 from authsync.core.names import is_twin
-from authsync.directory import Directory, Scan, Writer
+from authsync.directory import Directory, Scan
 from authsync.errors import DamagedError
 from authsync.store import files, sessions
 from authsync.store.connection import Connection, Database
 from authsync.store.files import Row, View
+from authsync.writer import Writer
 
 Progress = Callable[[int, int], None]
 """Called with files and bytes done so far."""
@@ -117,8 +118,6 @@ def _write(
     manifest = Manifest()
     identities: dict[str, Identity] = {}
     written_bytes = 0
-    # No threads: a folder's lock lets one file be created at a time, and each of a writer's system calls would wait for
-    # the interpreter's lock. Two writers took 1.2 to 2.4 times as long.
     for number, (path, content, stored_digest) in enumerate(files.stream_files(connection, db, view, paths=paths), 1):
         digest = hashlib.sha256(content).digest()
         if digest != stored_digest:

@@ -16,13 +16,13 @@ from authsync.core.lifecycle import Closed, Failed, FenceLost, Opened, Waiting
 from authsync.core.retention import to_forget
 from authsync.errors import AuthsyncError, BugError, DamagedError, FencedError, TombstoneError
 from authsync.leasethread import LeaseThread, Outage, PutBackSeen
+from authsync.line import Line, PutBackError, Report
 from authsync.marker import Marker
 from authsync.reconcile import flush_local, inspect, load_line, open_session, write_marker, write_restoring
 from authsync.start import Opening, acquire, ensure_schema, make_directory, new_start
 from authsync.store import embedded, leases, snapshots
 from authsync.store.connection import Database, Patience, Trying
 from authsync.store.leases import Lease, Order
-from authsync.sync import Line, PutBackError, Report
 
 FLUSH_BUDGET_S = 30.0
 """Tries of one flush while the bot runs; then its paths go back to the schedule, and it is tried again."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
-import sys
 from typing import Any, NoReturn
 
 import click
 
 from authsync import config
 from authsync.cli import options
-from authsync.cli.failure import print_error
 
 
 @click.command(
@@ -54,20 +53,14 @@ def _supervise(ctx: click.Context, command: tuple[str, ...]) -> int:
     from authsync.daemon import Daemon  # noqa: PLC0415
     from authsync.platform import detect  # noqa: PLC0415
 
+    gc.freeze()  # what the imports made stays; a collection need not look at it
+    gc.enable()
     if detect(os.environ).grace_unset:
         log.get().warning("grace_unset")
     ended = Daemon(settings).run()
     signals.ignore()
-    error = ended.error if ended.error is not None and ended.error.exit_code == ended.exit_code else None
-    if not ended.closed:
-        if error is not None:
-            print_error(error)
-        # Some thread still waits on the network, and would hold the interpreter's exit up.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(ended.exit_code)
-    if error is not None:
-        raise error
+    if ended.error is not None and ended.error.exit_code == ended.exit_code:
+        raise ended.error
     return ended.exit_code
 
 

@@ -16,8 +16,8 @@ from authsync.core.clearing import Child
 from authsync.core.debounce import Batch
 from authsync.core.flushplan import NoteKind
 from authsync.errors import DamagedError, FencedError, MissingSchemaError, TombstoneError, UnreachableError
+from authsync.line import PutBackError
 from authsync.store import files, sessions
-from authsync.sync import PutBackError
 from tests.integration.world import ONCE, PATIENT, WAIT_S, Started, World, in_thread, until, wait_for_moment
 from tests.support.bots import contents, creds, session, write
 from tests.support.proxy import Mode
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from authsync.sync import Report
+    from authsync.line import Report
 
 BOT = session(12)
 """A paired bot; three of its thirteen files are no wipe."""

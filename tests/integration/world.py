@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from authsync.core.ownership import NoRow
     from authsync.core.reconcile import SessionState
-    from authsync.sync import Line, Report
+    from authsync.line import Line, Report
 
 TTL_S = 10.0
 PATIENT = Trying(budget_s=20.0)

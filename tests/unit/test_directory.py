@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -460,14 +461,19 @@ def test_creds_nearby(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # What is written
 
 
+def write(folder: Directory, files: Iterable[tuple[str, bytes]], *, staged: bool = False) -> None:
+    """Write files as a restore does."""
+    with folder.writing(staged=staged) as writer:
+        for path, content in files:
+            writer.write(path, content)
+
+
 @pytest.mark.usefixtures("_open_umask")
 @pytest.mark.parametrize("staged", [False, True], ids=["direct", "staged"])
 def test_modes(root: Path, *, staged: bool) -> None:
     """Whatever the umask, all that is written is 0600 in folders of 0700."""
     folder = opened(root)
-    with folder.writing(staged=staged) as writer:
-        for path, content in FILES.items():
-            writer.write(path, content)
+    write(folder, FILES.items(), staged=staged)
     if staged:
         folder.publish(FILES)
     assert found(root) == FILES
@@ -523,7 +529,7 @@ def test_bare(root: Path) -> None:
 @pytest.mark.parametrize("staged", [False, True], ids=["direct", "staged"])
 def test_unsafe(path: str, root: Path, *, staged: bool) -> None:
     """A stored path that leaves the folder, or is our own, is damage, 65; nothing is written anywhere."""
-    with opened(root).writing(staged=staged) as writer, pytest.raises(DamagedError) as caught:
+    with pytest.raises(DamagedError) as caught, opened(root).writing(staged=staged) as writer:
         writer.write(path, b"x")
     assert caught.value.exit_code == 65
     caught.value.message.encode()
@@ -548,7 +554,7 @@ def test_linked_file(root: Path) -> None:
     outside = root.parent / "outside"
     outside.write_bytes(b"old")
     (root / "creds.json").symlink_to(outside)
-    with opened(root).writing(staged=False) as writer, pytest.raises(DamagedError):
+    with pytest.raises(DamagedError), opened(root).writing(staged=False) as writer:
         writer.write("creds.json", b"new")
     assert outside.read_bytes() == b"old"
 
@@ -564,10 +570,8 @@ def test_linked_file(root: Path) -> None:
 )
 def test_stored_twice(first: str, second: str, root: Path) -> None:
     """Two stored paths that cannot both be written are damage, 65; the first stays as it is."""
-    with opened(root).writing(staged=False) as writer:
-        writer.write(first, b"1")
-        with pytest.raises(DamagedError):
-            writer.write(second, b"2")
+    with pytest.raises(DamagedError):
+        write(opened(root), [(first, b"1"), (second, b"2")])
     assert found(root) == {first: b"1"}
 
 
@@ -590,15 +594,22 @@ def test_disk_full(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "space" in caught.value.hint
 
 
+def test_many(root: Path) -> None:
+    """More files than the writers are handed at once, in many folders, all get there; one that cannot ends it all."""
+    files = {f"user_{number % 7}/{number}.json": b"%d" % number for number in range(3000)}
+    write(opened(root), files.items())
+    assert found(root) == files
+    with pytest.raises(DamagedError, match=re.escape("user_0/0.json")):
+        write(opened(root), files.items())
+
+
 # Staged, then published
 
 
 def stage(root: Path, files: dict[str, bytes]) -> Directory:
     """Write files into the stage."""
     folder = opened(root)
-    with folder.writing(staged=True) as writer:
-        for path, content in files.items():
-            writer.write(path, content)
+    write(folder, files.items(), staged=True)
     return folder
 
 
@@ -730,11 +741,8 @@ def test_no_descriptor_left(root: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     folder.scan()
     read(root, *FILES, "user/creds.json", "fifo", "none/x", "creds.json/x", "a")
-    with folder.writing(staged=True) as writer:
-        for path in ("x/y", "x/y", "x/y/z", "../x"):
-            try:
-                writer.write(path, b"")
-            except DamagedError:
-                continue
-    folder.publish(["x/y"])
+    for second in ("x/y", "x/y/z", "../x"):
+        with pytest.raises(DamagedError):
+            write(folder, [("x/y", b""), (second, b"")], staged=True)
+    stage(root, {"x/y": b""}).publish(["x/y"])
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -14,8 +14,9 @@ import authsync
 ROOT = Path(authsync.__file__).parents[1]
 HEAVY = {"psycopg", "watchdog", "tenacity"}
 PROBE = """
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, os, runpy, sys
 sys.argv = ["authsync", *sys.argv[1:]]
+os._exit = sys.exit
 code, out, err = None, io.StringIO(), io.StringIO()
 with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
     try:
